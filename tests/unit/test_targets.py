@@ -1,0 +1,338 @@
+"""A board is one TOML file and no Python: what a good file gives, and how each wrong one is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tinydeploy import targets
+from tinydeploy.errors import DeployError
+from tinydeploy.targets import FlashTiming, Target, list_targets, load_target
+
+SHIPPED_CORES = ["cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m7", "host"]
+SHIPPED_BOARDS = [
+    "arduino-nano-33-ble",
+    "nrf52840-dk",
+    "nrf5340-dk",
+    "nucleo-f446re",
+    "nucleo-g0b1re",
+    "nucleo-h743zi",
+    "nucleo-l4r5zi",
+    "raspberry-pi-pico",
+]
+
+GOOD = """\
+schema = 1
+name = "my-board"
+title = "My board"
+chip = "XYZ123"
+core = "cortex-m4"
+clock_mhz = 84.5
+flash_bytes = 65536
+ram_bytes = 16384
+
+[flash]
+wait_states = 2
+line_bytes = 8
+icache_bytes = 1024
+dcache_bytes = 0
+prefetch = true
+
+[sources]
+clock_mhz = "XYZ data sheet, features"
+flash_bytes = "XYZ data sheet, memories"
+ram_bytes = "XYZ data sheet, memories"
+flash.wait_states = "XYZ manual, flash"
+flash.line_bytes = "XYZ manual, flash"
+flash.icache_bytes = "XYZ manual, flash"
+flash.dcache_bytes = "XYZ manual, flash"
+flash.prefetch = "XYZ manual, flash"
+"""
+
+
+def write(folder: Path, content: str | bytes, name: str = "my-board.toml") -> str:
+    path = folder / name
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    return str(path)
+
+
+def refusal(path: str) -> DeployError:
+    with pytest.raises(DeployError) as caught:
+        load_target(path)
+    return caught.value
+
+
+def figures(target: Target) -> set[str]:
+    board = target.board
+    if board is None:
+        return {"architecture", "dsp", "fpu"}
+    found = {"clock_mhz", "flash_bytes", "ram_bytes"}
+    if board.flash:
+        found |= {f"flash.{key}" for key in FlashTiming.__dataclass_fields__}
+        if not board.flash.unified_cache:
+            found.remove("flash.unified_cache")
+    return found
+
+
+class TestShippedFiles:
+    def test_cores_come_first_and_both_kinds_are_sorted(self) -> None:
+        assert [target.name for target in list_targets()] == SHIPPED_CORES + SHIPPED_BOARDS
+        assert [target.kind for target in list_targets()] == ["core"] * 6 + ["board"] * 8
+
+    @pytest.mark.parametrize("name", SHIPPED_CORES + SHIPPED_BOARDS)
+    def test_each_loads_by_its_name(self, name: str) -> None:
+        target = load_target(name)
+        assert target.name == name
+        assert target in list_targets()
+
+    @pytest.mark.parametrize("name", SHIPPED_CORES + SHIPPED_BOARDS)
+    def test_each_figure_has_a_source(self, name: str) -> None:
+        target = load_target(name)
+        sources = target.board.sources if target.board else target.core.sources
+        assert set(sources) == figures(target)
+        assert all(source.strip() for source in sources.values())
+
+    @pytest.mark.parametrize("name", SHIPPED_CORES + SHIPPED_BOARDS)
+    def test_to_json_holds_all_facts(self, name: str) -> None:
+        target = load_target(name)
+        found = json.loads(json.dumps(target.to_json(), allow_nan=False))
+        assert found == target.to_json()
+        assert found["kind"] == ("board" if target.board else "core")
+        assert found["core"]["gcc_flags"] == list(target.core.gcc_flags)
+        assert set(found["sources"]) == figures(target)
+        assert (found["clock_mhz"] is None) == (target.board is None)
+
+    def test_only_the_host_runs_without_an_emulator(self) -> None:
+        assert [target.name for target in list_targets() if not target.core.emulator] == ["host"]
+        assert load_target("host").core.gcc_flags == ()
+
+    def test_a_bare_core_has_no_board(self) -> None:
+        assert load_target("cortex-m4").board is None
+
+    def test_the_reference_board(self) -> None:
+        target = load_target("nucleo-l4r5zi")
+        assert target.board is not None
+        assert (target.core.name, target.board.clock_mhz) == ("cortex-m4", 120.0)
+        assert target.board.flash == FlashTiming(5, 8, 1024, 256, prefetch=True)
+
+    def test_one_cache_for_code_and_data_is_not_counted_twice(self) -> None:
+        board = load_target("raspberry-pi-pico").board
+        assert board is not None
+        assert board.flash is not None
+        assert board.flash.unified_cache
+
+
+class TestOwnBoardFile:
+    def test_it_loads_by_its_path(self, tmp_path: Path) -> None:
+        target = load_target(write(tmp_path, GOOD))
+        assert target.name == "my-board"
+        assert target.core == load_target("cortex-m4").core
+        assert target.board is not None
+        assert target.board.clock_mhz == 84.5
+        assert target.board.flash == FlashTiming(2, 8, 1024, 0, prefetch=True)
+        assert target.board.sources["flash.line_bytes"] == "XYZ manual, flash"
+
+    def test_a_name_that_ends_in_toml_is_a_path(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        write(tmp_path, GOOD)
+        monkeypatch.chdir(tmp_path)
+        assert load_target("my-board.toml").name == "my-board"
+
+    def test_flash_timing_may_be_left_out(self, tmp_path: Path) -> None:
+        head, _, rest = GOOD.partition("[flash]")
+        sources = [line for line in rest.partition("[sources]")[2].splitlines() if "flash." not in line]
+        board = load_target(write(tmp_path, head + "[sources]" + "\n".join(sources))).board
+        assert board is not None
+        assert board.flash is None
+
+    def test_a_whole_number_of_mhz_is_a_clock(self, tmp_path: Path) -> None:
+        board = load_target(write(tmp_path, GOOD.replace("84.5", "84"))).board
+        assert board is not None
+        assert isinstance(board.clock_mhz, float)
+
+
+# What is wrong, text of GOOD, what replaces it, the key that the message names, what it says is allowed.
+WRONG = [
+    ("a later schema", "schema = 1", "schema = 2", "schema", "the integer 1"),
+    ("no schema", "schema = 1\n", "", "schema", "the integer 1"),
+    ("a schema that is a boolean", "schema = 1", "schema = true", "schema", "the integer 1"),
+    ("an unknown key", "chip = ", "chipp = ", "chipp", "did you mean 'chip'? allowed keys: schema, name"),
+    ("an unknown key of flash", "line_bytes = 8", "line_size = 8", "flash.line_size", "'line_bytes'"),
+    ("a control character in a key", "chip = ", '"\\u001b[2J" = ', "\\x1b[2J", "allowed keys"),
+    ("a missing key", 'chip = "XYZ123"\n', "", "chip", "allowed keys: schema, name, title, chip"),
+    ("a missing key of flash", "prefetch = true\n", "", "flash.prefetch", "allowed keys: wait_states"),
+    ("a number for a text", '"XYZ123"', "123", "chip", "printable characters"),
+    ("an empty text", '"XYZ123"', '" "', "chip", "printable characters"),
+    ("a text with an escape sequence", '"XYZ123"', '"\\u001b[31m"', "chip", "printable characters"),
+    ("a text that is too long", "XYZ123", "X" * 501, "chip", "1 to 500"),
+    ("a text for a number", "84.5", '"84"', "clock_mhz", "above 0 and up to 2000"),
+    ("a boolean for a number", "84.5", "true", "clock_mhz", "above 0 and up to 2000"),
+    ("a date for a number", "84.5", "1979-05-27", "clock_mhz", "above 0 and up to 2000"),
+    ("a clock of 0", "84.5", "0", "clock_mhz", "above 0 and up to 2000"),
+    ("a clock below 0", "84.5", "-1.0", "clock_mhz", "above 0 and up to 2000"),
+    ("a clock that is too fast", "84.5", "2000.1", "clock_mhz", "above 0 and up to 2000"),
+    ("a clock that is not a number", "84.5", "nan", "clock_mhz", "above 0 and up to 2000"),
+    ("an infinite clock", "84.5", "inf", "clock_mhz", "above 0 and up to 2000"),
+    ("a clock of 4000 digits", "84.5", "9" * 4000, "clock_mhz", "above 0 and up to 2000"),
+    ("a clock that Python cannot print", "84.5", "0x" + "f" * 9000, "clock_mhz", "above 0"),
+    ("a float for an integer", "65536", "65536.0", "flash_bytes", "an integer from 1024 to 1073741824"),
+    ("a boolean for an integer", "16384", "true", "ram_bytes", "an integer from 1024 to 1073741824"),
+    ("too little flash", "65536", "1023", "flash_bytes", "an integer from 1024 to 1073741824"),
+    ("too much RAM", "16384", "1073741825", "ram_bytes", "an integer from 1024 to 1073741824"),
+    ("wait states below 0", "wait_states = 2", "wait_states = -1", "flash.wait_states", "from 0 to 1000"),
+    ("a line that is no power of 2", "line_bytes = 8", "line_bytes = 12", "flash.line_bytes", "4, 8, 16"),
+    ("an integer for a boolean", "prefetch = true", "prefetch = 1", "flash.prefetch", "true or false"),
+    ("an array for a table", "[flash]\n", "[[flash]]\n", "flash", "a table"),
+    (
+        "one cache of two sizes",
+        "prefetch = true\n",
+        "prefetch = true\nunified_cache = true\n",
+        "flash.unified_cache",
+        "icache_bytes = dcache_bytes",
+    ),
+    ("an unknown core", "cortex-m4", "cortex-m5", "core", "'cortex-m0plus', 'cortex-m3', 'cortex-m33'"),
+    ("a core that is no text", '"cortex-m4"', "4", "core", "'cortex-m0plus', 'cortex-m3'"),
+    ("another name than the file's", '"my-board"', '"your-board"', "name", "'my-board'"),
+    ("a name with capitals", '"my-board"', '"My-Board"', "name", "[a-z0-9][a-z0-9-]*"),
+    ("a name that climbs out of its folder", '"my-board"', '"../my-board"', "name", "[a-z0-9][a-z0-9-]*"),
+    (
+        "a figure without a source",
+        'ram_bytes = "XYZ data sheet, memories"\n',
+        "",
+        "sources.ram_bytes",
+        "one source for each figure given",
+    ),
+    (
+        "a flash figure without a source",
+        'flash.prefetch = "XYZ manual, flash"\n',
+        "",
+        "sources.flash.prefetch",
+        "one source for each figure given",
+    ),
+    (
+        "a source without a figure",
+        "[sources]\n",
+        '[sources]\nvoltage = "XYZ"\n',
+        "sources.voltage",
+        "one source for each figure given",
+    ),
+    (
+        "an empty source",
+        'clock_mhz = "XYZ data sheet, features"',
+        'clock_mhz = ""',
+        "sources.clock_mhz",
+        "printable characters",
+    ),
+]
+
+
+class TestWrongFiles:
+    @pytest.mark.parametrize(
+        ("old", "new", "key", "allowed"), [row[1:] for row in WRONG], ids=[r[0] for r in WRONG]
+    )
+    def test_a_wrong_value_names_file_key_and_what_is_allowed(
+        self, tmp_path: Path, old: str, new: str, key: str, allowed: str
+    ) -> None:
+        assert GOOD.count(old) >= 1
+        path = write(tmp_path, GOOD.replace(old, new, 1))
+        error = refusal(path)
+        assert error.where == f"{path}: {key}"
+        assert allowed in error.hint
+        assert error.fact
+        assert error.fact.isprintable()
+
+    @pytest.mark.parametrize(
+        ("content", "fact"),
+        [
+            (b"\xff\xfe" + GOOD.encode(), "byte 0 is not UTF-8"),
+            (b"schema = ", "not valid TOML"),
+            (b"schema = 1\nschema = 1\n", "not valid TOML"),
+            (b"a = " + b"[" * 20_000, "not valid TOML"),
+            (b"a = " + b"1" * 20_000, "not valid TOML"),
+            (GOOD.encode() + b"#" * 64 * 1024, "larger than the 65536 bytes"),
+        ],
+        ids=["not UTF-8", "a syntax error", "a key twice", "deep nesting", "a huge number", "too large"],
+    )
+    def test_a_file_that_is_no_toml_names_the_file(self, tmp_path: Path, content: bytes, fact: str) -> None:
+        path = write(tmp_path, content)
+        error = refusal(path)
+        assert error.where == path
+        assert fact in error.fact
+        assert "docs/targets.md" in error.hint
+
+    def test_a_file_that_is_missing(self, tmp_path: Path) -> None:
+        error = refusal(str(tmp_path / "none.toml"))
+        assert "no such file" in error.fact
+
+    def test_a_folder_is_no_board_file(self, tmp_path: Path) -> None:
+        assert "no such file" in refusal(f"{tmp_path}/").fact
+
+    def test_a_path_with_a_zero_byte(self) -> None:
+        assert "no such file" in refusal("a\0.toml").fact
+
+    def test_a_core_file_is_no_board_file(self) -> None:
+        path = targets._files("cores")["cortex-m4"]
+        assert "allowed keys" in refusal(str(path)).hint
+
+
+class TestWrongCoreFiles:
+    @pytest.mark.parametrize(
+        ("old", "new", "key", "allowed"),
+        [
+            ("dsp = true", "dsp = 1", "dsp", "true or false"),
+            ('"armv7e-m"', '"armv9"', "architecture", "'armv7e-m', 'armv8-m.main', 'host'"),
+            ('emulator = "cortex-m4"', 'emulator = ""', "emulator", "'host' and no other"),
+            ('"-mthumb"', "4", "gcc_flags.1", "printable characters"),
+            ("\ndsp = ", '\ndspp = "Arm"\ndsp = ', "dspp", "did you mean 'dsp'?"),
+        ],
+    )
+    def test_a_wrong_value_names_file_key_and_what_is_allowed(
+        self, tmp_path: Path, old: str, new: str, key: str, allowed: str
+    ) -> None:
+        good = targets._files("cores")["cortex-m4"].read_text()
+        path = tmp_path / "cortex-m4.toml"
+        path.write_text(good.replace(old, new, 1))
+        with pytest.raises(DeployError) as caught:
+            targets._read_core(path)
+        assert caught.value.where == f"{path}: {key}"
+        assert allowed in caught.value.hint
+
+
+class TestUnknownNames:
+    @pytest.mark.parametrize(
+        ("name", "near"),
+        [("cortex-m44", "cortex-m4"), ("nucleo-l4r5z", "nucleo-l4r5zi"), ("Cortex-M7", "cortex-m7")],
+    )
+    def test_the_nearest_is_named(self, name: str, near: str) -> None:
+        error = refusal(name)
+        assert repr(name) in error.fact
+        assert f"did you mean {near!r}?" in error.hint
+        assert "`tinydeploy targets`" in error.hint
+
+    @pytest.mark.parametrize("name", ["", "zzzz", "x" * 10_000, "*", "\x1b[2J"])
+    def test_where_none_is_near_all_can_be_listed(self, name: str) -> None:
+        error = refusal(name)
+        assert "`tinydeploy targets` lists all" in error.hint
+        assert error.fact.isprintable()
+        assert len(error.fact) < 500
+
+
+class TestInstalledPackage:
+    def test_the_files_inside_the_package_are_used_where_there_is_no_checkout(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        shipped = targets._data_dir()
+        package = tmp_path / "tinydeploy"
+        package.mkdir()
+        (package / "_targets").symlink_to(shipped)
+        monkeypatch.setattr(targets, "__file__", str(package / "targets.py"))
+        assert len(list_targets()) == len(SHIPPED_CORES) + len(SHIPPED_BOARDS)
+
+    def test_without_any_files_the_message_says_what_to_do(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(targets, "__file__", str(tmp_path / "tinydeploy" / "targets.py"))
+        assert "install tinydeploy again" in refusal("host").hint

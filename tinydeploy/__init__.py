@@ -1,0 +1,3 @@
+"""tinydeploy takes a trained neural network to a microcontroller."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,80 @@
+"""The stable text form of a graph, made for reading and for comparing with diff."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Iterator
+
+from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.op import Op
+from tinydeploy.ir.types import Quantization, Value
+from tinydeploy.ir.verify import node_macs
+
+
+def show(graph: Graph) -> str:
+    """One line a value and one a node, in execution order; equal graphs give equal text."""
+    return "\n".join(_lines(graph)) + "\n"
+
+
+def shape_text(shape: tuple[int, ...]) -> str:
+    """`1x32x32x3`; `scalar` for ()."""
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def attributes(op: Op) -> dict[str, str]:
+    """The attributes of an op that differ from their defaults, as text."""
+    result = {}
+    for f in dataclasses.fields(op):  # type: ignore[arg-type]  # every Op is a dataclass
+        value = getattr(op, f.name)
+        if value != f.default:
+            result[f.name] = _attribute_text(value)
+    return result
+
+
+def type_text(value: Value) -> str:
+    """`int8[1x12] scale 0.00390625 zero point -128`."""
+    text = f"{value.dtype.value}[{shape_text(value.shape)}]"
+    return text if value.quantization is None else f"{text} {_quantization_text(value.quantization)}"
+
+
+def _lines(graph: Graph) -> Iterator[str]:
+    yield f"graph {graph.name}"
+    for name, border in zip(graph.inputs, graph.input_borders, strict=True):
+        yield f"input {name}: {type_text(graph.value(name))}{_border_text(border.is_float)}"
+    for value in graph.constants():
+        yield f"constant {value.name}: {type_text(value)}"
+    for node in graph.nodes:
+        yield _node_line(graph, node)
+    for name, border in zip(graph.outputs, graph.output_borders, strict=True):
+        yield f"output {name}: {type_text(graph.value(name))}{_border_text(border.is_float)}"
+
+
+def _node_line(graph: Graph, node: Node) -> str:
+    inputs = ", ".join("none" if n is None else n for n in node.inputs)
+    given = "".join(f" {k}={v}" for k, v in attributes(node.op).items())
+    outputs = ", ".join(f"{n}: {type_text(graph.value(n))}" for n in node.outputs)
+    macs = node_macs(graph, node)
+    return f"{node.op.kind} ({inputs}){given} -> {outputs}{f'  {macs} MACs' if macs else ''}"
+
+
+def _border_text(is_float: bool) -> str:
+    return " (float32 in the source model)" if is_float else ""
+
+
+def _quantization_text(quant: Quantization) -> str:
+    if quant.axis is None:
+        return f"scale {quant.scale:.9g} zero point {quant.zero_point}"
+    low, high = min(quant.scales), max(quant.scales)
+    return f"scales {low:.9g}..{high:.9g} along axis {quant.axis}"
+
+
+def _attribute_text(value: object) -> str:
+    if isinstance(value, enum.Enum):
+        return str(value.value)
+    if dataclasses.is_dataclass(value):
+        fields = [getattr(value, f.name) for f in dataclasses.fields(value)]
+        return ",".join(_attribute_text(v) for v in fields)
+    if isinstance(value, tuple):
+        return "x".join(_attribute_text(v) for v in value)
+    return str(value)

@@ -1,0 +1,134 @@
+"""Which values share storage: reshapes are views, elementwise ops may write over a dying input."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.verify import site_of
+from tinydeploy.ops import Reshape
+from tinydeploy.plan.scratch import scratch_bytes
+
+
+@dataclass(frozen=True)
+class Buffer:
+    """A stretch of memory that is live from node `first` to node `last`, both included.
+
+    Attributes:
+        name: the first value that lives in it, or `scratch of NODE`.
+        members: every value that lives in it.
+        first: -1 for a graph input, which the caller fills before the first node.
+        last: the number of nodes for a graph output, which the caller reads afterwards.
+    """
+
+    name: str
+    bytes: int
+    first: int
+    last: int
+    members: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The buffers of a graph, the buffer of each value, and the views.
+
+    Attributes:
+        buffer_of: buffer name by activation name.
+        view_of: for a value that is another one reshaped without a copy, the name of that value.
+        scratch_of: buffer name by node name.
+    """
+
+    buffers: tuple[Buffer, ...]
+    buffer_of: dict[str, str]
+    view_of: dict[str, str]
+    scratch_of: dict[str, str]
+
+
+class _Sharing:
+    """Union of values into buffers, in execution order."""
+
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.end = len(graph.nodes)
+        self.root: dict[str, str] = {}
+        self.members: dict[str, list[str]] = {}
+        self.first: dict[str, int] = {}
+        self.last: dict[str, int] = {}
+        self.view_of: dict[str, str] = {}
+        self.last_read = self._last_reads()
+
+    def _last_reads(self) -> dict[str, int]:
+        last: dict[str, int] = {}
+        for i, node in enumerate(self.graph.nodes):
+            last.update({n: i for n in node.inputs if n is not None})
+        last.update({n: self.end for n in self.graph.outputs})
+        return last
+
+    def add(self, name: str, first: int) -> None:
+        self.root[name] = name
+        self.members[name] = [name]
+        self.first[name] = first
+        self.last[name] = max(first, self.last_read.get(name, first))
+
+    def join(self, name: str, other: str, first: int) -> None:
+        """Puts `name`, written at node `first`, into the buffer of `other`."""
+        root = self.root[other]
+        self.root[name] = root
+        self.members[root].append(name)
+        self.last[root] = max(self.last[root], first, self.last_read.get(name, first))
+
+    def viewed(self, name: str) -> str:
+        """The value whose elements `name` shows."""
+        return self.view_of.get(name, name)
+
+    def is_view(self, node: Node) -> bool:
+        """Whether a reshape needs no copy: its two ends are not two different buffers of the caller."""
+        source, target = node.inputs[0], node.outputs[0]
+        if not isinstance(node.op, Reshape) or source is None or self.graph.value(source).is_constant:
+            return False
+        if target not in self.graph.outputs:
+            return True
+        ends = {*self.graph.inputs, *self.graph.outputs}
+        seen = self.viewed(source)
+        return not any(n in ends for n, v in self.view_of.items() if v == seen) and seen not in ends
+
+    def reusable_input(self, index: int, node: Node) -> str | None:
+        """An input that dies here and whose storage an elementwise op may take."""
+        if not node.op.in_place:
+            return None
+        size = self.graph.value(node.outputs[0]).bytes
+        for name in node.inputs:
+            if name is None or self.graph.value(name).is_constant:
+                continue
+            if self.graph.value(name).bytes == size and self.last[self.root[name]] == index:
+                return name
+        return None
+
+
+def assign_storage(graph: Graph) -> Storage:
+    """Decides views and in-place writes, and gives the live range of every buffer."""
+    sharing = _Sharing(graph)
+    for name in graph.inputs:
+        sharing.add(name, -1)
+    scratch: list[Buffer] = []
+    scratch_of: dict[str, str] = {}
+    for i, node in enumerate(graph.nodes):
+        output = node.outputs[0]
+        reused = sharing.reusable_input(i, node)
+        if sharing.is_view(node):
+            source = str(node.inputs[0])
+            sharing.view_of[output] = sharing.viewed(source)
+            sharing.join(output, source, i)
+        elif reused is not None:
+            sharing.join(output, reused, i)
+        else:
+            sharing.add(output, i)
+        size = scratch_bytes(node.op, site_of(graph, node))
+        if size:
+            scratch_of[node.name] = f"scratch of {node.name}"
+            scratch.append(Buffer(scratch_of[node.name], size, i, i, ()))
+    buffers = [
+        Buffer(root, graph.value(root).bytes, sharing.first[root], sharing.last[root], tuple(members))
+        for root, members in sharing.members.items()
+    ]
+    return Storage((*buffers, *scratch), sharing.root, sharing.view_of, scratch_of)

@@ -1,0 +1,397 @@
+"""Targets: a core and, where one is named, the board around it.
+
+Both are data. A core is a file of `targets/cores/`, a board one of `targets/boards/` or a file of the
+user's own; adding one takes no Python. Every figure of a file has a source, or the file is refused.
+`docs/targets.md` describes the keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+from tinydeploy.errors import DeployError
+
+ARCHITECTURES = ("armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "host")
+FPUS = ("none", "fpv4-sp-d16", "fpv5-sp-d16", "fpv5-d16")
+EMULATORS = ("", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
+
+MEMORY_BYTES = (1024, 1024**3)
+CACHE_BYTES = (0, 1024**2)
+WAIT_STATES = (0, 1000)
+LINE_BYTES = (4, 256)
+CLOCK_MHZ_MAX = 2000.0
+FILE_BYTES_MAX = 64 * 1024
+TEXT_MAX = 500
+
+_NAME = r"[a-z0-9][a-z0-9-]*"
+_TOML_TYPES = {bool: "boolean", int: "integer", float: "float", str: "string", list: "array", dict: "table"}
+_CORE_FIGURES = ("architecture", "dsp", "fpu")
+_BOARD_FIGURES = ("clock_mhz", "flash_bytes", "ram_bytes")
+_FLASH_REQUIRED = ("wait_states", "line_bytes", "icache_bytes", "dcache_bytes", "prefetch")
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True)
+class Core:
+    """A processor core: which instructions may be generated, and how to compile and emulate them.
+
+    Attributes:
+        architecture: one of `ARCHITECTURES`.
+        dsp: whether the core has the DSP extension (SMLAD, SMMULR, ...).
+        fpu: one of `FPUS`.
+        emulator: the CPU model of the emulator; "" for the host, which runs code natively.
+        gcc_flags: arguments of arm-none-eabi-gcc that select the core; empty for the host.
+        zig_flags: arguments of `zig cc` that select the core; empty for the host.
+        sources: the public document behind each fact.
+    """
+
+    name: str
+    title: str
+    architecture: str
+    dsp: bool
+    fpu: str
+    emulator: str
+    gcc_flags: tuple[str, ...]
+    zig_flags: tuple[str, ...]
+    sources: Mapping[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class FlashTiming:
+    """What a read of the memory that code and weights lie in costs.
+
+    Attributes:
+        wait_states: core clock cycles that one read adds to a read that costs none.
+        line_bytes: bytes that one read brings.
+        icache_bytes: size of the instruction cache in front of the memory, 0 where there is none.
+        dcache_bytes: size of the data cache in front of the memory, 0 where there is none.
+        prefetch: whether the memory interface can fetch the next line ahead of the core.
+        unified_cache: whether `icache_bytes` and `dcache_bytes` are one and the same cache.
+    """
+
+    wait_states: int
+    line_bytes: int
+    icache_bytes: int
+    dcache_bytes: int
+    prefetch: bool
+    unified_cache: bool = False
+
+
+@dataclass(frozen=True)
+class Board:
+    """A board: a chip at a clock, with its memories.
+
+    Attributes:
+        clock_mhz: core clock in MHz.
+        flash_bytes: bytes of flash that an application can use.
+        ram_bytes: bytes of RAM that one contiguous arena can use.
+        flash: timing of the flash, or None where no public document gives it.
+        sources: the public document behind each figure; keys of `flash` are "flash.<key>".
+    """
+
+    name: str
+    title: str
+    chip: str
+    core: str
+    clock_mhz: float
+    flash_bytes: int
+    ram_bytes: int
+    flash: FlashTiming | None
+    sources: Mapping[str, str] = field(hash=False)
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a model is compiled for: a core on a board, or a bare core, which has no clock and no memories."""
+
+    name: str
+    core: Core
+    board: Board | None
+
+    @property
+    def kind(self) -> str:
+        """Either "core" or "board"."""
+        return "core" if self.board is None else "board"
+
+    @property
+    def title(self) -> str:
+        """The name that a person would use."""
+        return self.core.title if self.board is None else self.board.title
+
+    def to_json(self) -> dict[str, object]:
+        """All facts with their sources, as JSON-ready values; what a bare core lacks is None.
+
+        Clock in MHz, memories in bytes, `flash.wait_states` in core clock cycles.
+        """
+        board = self.board
+        return {
+            "name": self.name,
+            "kind": self.kind,
+            "title": self.title,
+            "chip": board.chip if board else None,
+            "clock_mhz": board.clock_mhz if board else None,
+            "flash_bytes": board.flash_bytes if board else None,
+            "ram_bytes": board.ram_bytes if board else None,
+            "flash": asdict(board.flash) if board and board.flash else None,
+            "sources": dict(board.sources if board else self.core.sources),
+            "core": asdict(self.core)
+            | {"gcc_flags": list(self.core.gcc_flags), "zig_flags": list(self.core.zig_flags)},
+        }
+
+
+def load_target(name_or_path: str) -> Target:
+    """The target of that name, or the one that a board file of the user's own describes.
+
+    Args:
+        name_or_path: name of a core or board, or the path of a board file: a text that ends in `.toml`
+            or has a path separator.
+
+    Raises:
+        DeployError: no target has that name, or the file is not a valid board file.
+    """
+    cores = _files("cores")
+    if name_or_path.endswith(".toml") or "/" in name_or_path or os.sep in name_or_path:
+        return _board_target(Path(name_or_path), cores)
+    if name_or_path in cores:
+        return _core_target(cores[name_or_path])
+    boards = _files("boards")
+    if name_or_path in boards:
+        return _board_target(boards[name_or_path], cores)
+    guess = _nearest(name_or_path.lower(), (*cores, *boards))
+    hint = f"{guess}`tinydeploy targets` lists all; a board of your own is the path of a .toml file"
+    raise DeployError(f"no target is called {name_or_path[:80]!r}", where="--target", hint=hint)
+
+
+def list_targets() -> tuple[Target, ...]:
+    """All shipped targets: cores first, then boards, each sorted by name.
+
+    Raises:
+        DeployError: a shipped file is not valid, or the installation has none.
+    """
+    cores, boards = _files("cores"), _files("boards")
+    return (*map(_core_target, cores.values()), *(_board_target(path, cores) for path in boards.values()))
+
+
+def _data_dir() -> Path:
+    """The folder of the target files: beside the package in a checkout, inside it when installed."""
+    package = Path(__file__).resolve().parent
+    for folder in (package.parent / "targets", package / "_targets"):
+        if (folder / "cores").is_dir():
+            return folder
+    raise DeployError("there are no target files", where=str(package), hint="install tinydeploy again")
+
+
+def _files(folder: str) -> dict[str, Path]:
+    return {path.stem: path for path in sorted((_data_dir() / folder).glob("*.toml"))}
+
+
+def _core_target(path: Path) -> Target:
+    core = _read_core(path)
+    return Target(core.name, core, None)
+
+
+def _board_target(path: Path, cores: Mapping[str, Path]) -> Target:
+    board = _read_board(path, tuple(cores))
+    return Target(board.name, _read_core(cores[board.core]), board)
+
+
+def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> _Table:
+    """The file's top table, its schema, keys and name checked."""
+    table = _read_toml(path)
+    # The schema goes first: of a file of another schema, unknown keys are not what is wrong.
+    table.integer("schema", 1, 1)
+    table.check_keys(("schema", *required), optional)
+    name = table.text("name")
+    if not re.fullmatch(_NAME, name):
+        raise table.error("name", f"{name[:80]!r} is not a name", f"allowed: {_NAME}")
+    if name != path.stem:
+        raise table.error("name", f"the name {name!r} is not that of the file", f"allowed: {path.stem!r}")
+    return table
+
+
+def _read_core(path: Path) -> Core:
+    table = _open(path, tuple(Core.__dataclass_fields__))
+    architecture = table.choice("architecture", ARCHITECTURES)
+    emulator = table.choice("emulator", EMULATORS)
+    if (architecture == "host") != (emulator == ""):
+        hint = "allowed: '' for the architecture 'host' and no other"
+        raise table.error("emulator", "only the host has no emulator", hint)
+    return Core(
+        name=table.text("name"),
+        title=table.text("title"),
+        architecture=architecture,
+        dsp=table.boolean("dsp"),
+        fpu=table.choice("fpu", FPUS),
+        emulator=emulator,
+        gcc_flags=table.texts("gcc_flags"),
+        zig_flags=table.texts("zig_flags"),
+        sources=_read_sources(table, _CORE_FIGURES),
+    )
+
+
+def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
+    required = ("name", "title", "chip", "core", *_BOARD_FIGURES, "sources")
+    table = _open(path, required, ("flash",))
+    flash = _read_flash(table.table("flash")) if "flash" in table else None
+    figures: tuple[str, ...] = _BOARD_FIGURES
+    if flash:
+        figures += tuple(f"flash.{key}" for key in table.table("flash"))
+    return Board(
+        name=table.text("name"),
+        title=table.text("title"),
+        chip=table.text("chip"),
+        core=table.choice("core", cores),
+        clock_mhz=table.positive("clock_mhz", CLOCK_MHZ_MAX),
+        flash_bytes=table.integer("flash_bytes", *MEMORY_BYTES),
+        ram_bytes=table.integer("ram_bytes", *MEMORY_BYTES),
+        flash=flash,
+        sources=_read_sources(table, figures),
+    )
+
+
+def _read_flash(table: _Table) -> FlashTiming:
+    table.check_keys(_FLASH_REQUIRED, ("unified_cache",))
+    timing = FlashTiming(
+        wait_states=table.integer("wait_states", *WAIT_STATES),
+        line_bytes=table.integer("line_bytes", *LINE_BYTES),
+        icache_bytes=table.integer("icache_bytes", *CACHE_BYTES),
+        dcache_bytes=table.integer("dcache_bytes", *CACHE_BYTES),
+        prefetch=table.boolean("prefetch"),
+        unified_cache="unified_cache" in table and table.boolean("unified_cache"),
+    )
+    if timing.line_bytes & (timing.line_bytes - 1):
+        raise table.error("line_bytes", "the value is not a power of two", "allowed: 4, 8, 16, ... 256")
+    if timing.unified_cache and timing.icache_bytes != timing.dcache_bytes:
+        hint = "allowed: icache_bytes = dcache_bytes where unified_cache is true"
+        raise table.error("unified_cache", "one cache is given two sizes", hint)
+    return timing
+
+
+def _read_sources(top: _Table, figures: tuple[str, ...]) -> dict[str, str]:
+    """One source for each figure and no other, in the order of the figures."""
+    sources = top.table("sources").flattened()
+    allowed = "allowed: one source for each figure given: " + ", ".join(figures)
+    for key in sources:
+        if key not in figures:
+            fact = f"a source is given for {key[:80]!r}, which is no figure of this file"
+            raise sources.error(key, fact, _nearest(key, figures) + allowed)
+    for key in figures:
+        if key not in sources:
+            raise sources.error(key, f"the figure {key!r} has no source", allowed)
+    return {key: sources.text(key) for key in figures}
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(word[:80], tuple(known), n=1)
+    return f"did you mean {close[0]!r}? " if close else ""
+
+
+def _read_toml(path: Path) -> _Table:
+    """The file's top table; a file that is missing, too large, not UTF-8 or not TOML is refused."""
+    where, hint = str(path), "docs/targets.md shows a whole board file"
+    try:
+        if not path.is_file():
+            raise DeployError("there is no such file", where=where, hint=hint)
+        with path.open("rb") as stream:
+            raw = stream.read(FILE_BYTES_MAX + 1)
+        if len(raw) > FILE_BYTES_MAX:
+            fact = f"the file is larger than the {FILE_BYTES_MAX} bytes allowed"
+            raise DeployError(fact, where=where, hint=hint)
+        return _Table(tomllib.loads(raw.decode("utf-8")), where)
+    except OSError as error:
+        raise DeployError(f"the file cannot be read: {error.strerror}", where=where, hint=hint) from error
+    except UnicodeDecodeError as error:
+        raise DeployError(f"byte {error.start} is not UTF-8", where=where, hint=hint) from error
+    except (ValueError, RecursionError) as error:
+        # tomllib lets a plain ValueError through for an integer of thousands of digits.
+        fact = f"the file is not valid TOML: {str(error)[:200]}"
+        raise DeployError(fact, where=where, hint=hint) from error
+
+
+class _Table(dict[str, object]):
+    """One table of a file; whatever is wrong with a key names the file, the key and what is allowed."""
+
+    def __init__(self, values: Mapping[str, object], where: str, prefix: str = "") -> None:
+        super().__init__(values)
+        self._where = where
+        self._prefix = prefix
+
+    def error(self, key: str, fact: str, hint: str) -> DeployError:
+        # Escaped, so that control characters of a hostile key stay off the terminal.
+        shown = f"{self._prefix}{key}"[:80].encode("unicode_escape").decode()
+        return DeployError(fact, where=f"{self._where}: {shown}", hint=hint)
+
+    def check_keys(self, required: Iterable[str], optional: Iterable[str] = ()) -> None:
+        allowed = (*required, *optional)
+        listed = "allowed keys: " + ", ".join(allowed)
+        for key in self:
+            if key not in allowed:
+                raise self.error(key, f"unknown key {key[:80]!r}", _nearest(key, allowed) + listed)
+        for key in required:
+            if key not in self:
+                raise self.error(key, f"the key {key!r} is missing", listed)
+
+    def _typed(self, key: str, kind: type[_T], allowed: str) -> _T:
+        if key not in self:
+            raise self.error(key, f"the key {key!r} is missing", f"allowed: {allowed}")
+        value = self[key]
+        # A Python bool is an int, but a TOML boolean is no integer.
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            found = _TOML_TYPES.get(type(value), "date or time")
+            raise self.error(key, f"the value is of the type {found}", f"allowed: {allowed}")
+        return value
+
+    def integer(self, key: str, low: int, high: int) -> int:
+        allowed = f"the integer {low}" if low == high else f"an integer from {low} to {high}"
+        value = self._typed(key, int, allowed)
+        if not low <= value <= high:
+            raise self.error(key, "the value is out of range", f"allowed: {allowed}")
+        return value
+
+    def positive(self, key: str, high: float) -> float:
+        allowed = f"a number above 0 and up to {high:g}"
+        value: float = self._typed(key, int if isinstance(self.get(key), int) else float, allowed)
+        if not 0 < value <= high:  # NaN compares false, so it is refused here too
+            raise self.error(key, "the value is out of range", f"allowed: {allowed}")
+        return float(value)
+
+    def boolean(self, key: str) -> bool:
+        return self._typed(key, bool, "true or false")
+
+    def text(self, key: str) -> str:
+        allowed = f"a text of 1 to {TEXT_MAX} printable characters"
+        value = self._typed(key, str, allowed)
+        if not (value.strip() and value.isprintable() and len(value) <= TEXT_MAX):
+            raise self.error(key, "the text is empty, too long or not printable", f"allowed: {allowed}")
+        return value
+
+    def choice(self, key: str, choices: tuple[str, ...]) -> str:
+        allowed = ", ".join(map(repr, choices))
+        value = self._typed(key, str, allowed)
+        if value not in choices:
+            hint = f"{_nearest(value, choices)}allowed: {allowed}"
+            raise self.error(key, f"unknown value {value[:80]!r}", hint)
+        return value
+
+    def texts(self, key: str) -> tuple[str, ...]:
+        values: list[object] = self._typed(key, list, "an array of texts")
+        rows = _Table({str(i): row for i, row in enumerate(values)}, self._where, f"{self._prefix}{key}.")
+        return tuple(rows.text(row) for row in rows)
+
+    def table(self, key: str) -> _Table:
+        return _Table(self._typed(key, dict, "a table"), self._where, f"{self._prefix}{key}.")
+
+    def flattened(self) -> _Table:
+        """The same with the keys of a table inside joined by a dot: `a.b = ...` is the key "a.b"."""
+        flat: dict[str, object] = {}
+        for key, value in self.items():
+            flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
+        return _Table(flat, self._where, self._prefix)
