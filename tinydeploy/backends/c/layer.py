@@ -1,0 +1,90 @@
+"""What one node of the graph becomes in C."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from tinydeploy.backends.c.syntax import Struct, struct
+from tinydeploy.ir.graph import Node
+from tinydeploy.ir.op import Site
+from tinydeploy.ir.types import Array
+from tinydeploy.ops.requantize import Requantization
+
+
+@dataclass(frozen=True)
+class Constant:
+    """An integer array of a layer; `role` names it together with the layer's number."""
+
+    role: str
+    ctype: str
+    data: Array
+
+    @property
+    def bytes(self) -> int:
+        return int(self.data.size) * {"int8_t": 1, "int32_t": 4}[self.ctype]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A constant structure inside the layer's function: the shape that the kernel is specialised to."""
+
+    ctype: str
+    value: Struct
+    name: str = "shape"
+
+
+@dataclass(frozen=True)
+class LayerCode:
+    """The body of a layer's function.
+
+    Attributes:
+        header: the kernel file that declares what is called.
+        shapes: constant structures, in order.
+        calls: statements; `x0`, `x1`, ... are the activation inputs, `y` the output, `scratch` the
+            scratch, and `{role}` stands for a constant of the layer.
+        constants: integer arrays.
+    """
+
+    header: str
+    kernel: str
+    shapes: tuple[Shape, ...]
+    calls: tuple[str, ...]
+    constants: tuple[Constant, ...] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """Where a layer is written: its node and the values around it."""
+
+    node: Node
+    site: Site
+
+    def operand(self, index: int) -> str:
+        """The C expression of input `index`: a parameter, or a constant of the layer."""
+        if self.site.input(index).is_constant:
+            return f"{{operand{index}}}"
+        return f"x{index}"
+
+    def operand_constants(self) -> tuple[Constant, ...]:
+        """Constant activations, such as the second operand of an ADD."""
+        return tuple(
+            Constant(f"operand{i}", "int8_t", v.array)
+            for i, v in enumerate(self.site.inputs)
+            if v is not None and v.is_constant
+        )
+
+
+def output_struct(r: Requantization) -> Struct:
+    """The td_output of a layer."""
+    return struct(
+        zero_point=r.zero_point,
+        low=r.low,
+        high=r.high,
+        right_only=int(r.right_shifts_only),
+    )
+
+
+def call(function: str, arguments: Sequence[str]) -> str:
+    """`function(a, b);`"""
+    return f"{function}({', '.join(arguments)});"

@@ -1,0 +1,59 @@
+"""The table from op to C: one entry an op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from tinydeploy.backends.c import lower_linear, lower_other
+from tinydeploy.backends.c.layer import Context, LayerCode
+from tinydeploy.errors import DeployError
+from tinydeploy.ir.op import Op
+from tinydeploy.ops import (
+    Add,
+    AveragePool2D,
+    Concatenation,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Logistic,
+    MaxPool2D,
+    Mean,
+    Mul,
+    Pad,
+    Quantize,
+    Relu,
+    Reshape,
+    Softmax,
+)
+
+# Any: each function takes its own op class, and the key guarantees that it gets one.
+LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
+    Add: lower_other.add,
+    AveragePool2D: lower_other.pool_2d,
+    Concatenation: lower_other.concatenation,
+    Conv2D: lower_linear.conv_2d,
+    DepthwiseConv2D: lower_linear.depthwise_conv_2d,
+    FullyConnected: lower_linear.fully_connected,
+    Logistic: lower_other.logistic,
+    MaxPool2D: lower_other.pool_2d,
+    Mean: lower_other.mean,
+    Mul: lower_other.mul,
+    Pad: lower_other.pad,
+    Quantize: lower_other.quantize,
+    Relu: lower_other.relu,
+    Reshape: lower_other.reshape,
+    Softmax: lower_other.softmax,
+}
+
+
+def lower(at: Context) -> LayerCode:
+    """The C of one node; raises DeployError for an op that has none."""
+    function = LOWER.get(type(at.node.op))
+    if function is None:
+        raise DeployError(
+            f"{at.node.op.kind} has no integer kernel",
+            where=at.node.name,
+            hint="only its use at the border of a model is supported",
+        )
+    return function(at.node.op, at)

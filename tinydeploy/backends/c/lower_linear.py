@@ -1,0 +1,123 @@
+"""CONV_2D, DEPTHWISE_CONV_2D and FULLY_CONNECTED in C."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call, output_struct
+from tinydeploy.backends.c.syntax import Struct, struct
+from tinydeploy.ir.types import Array
+from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops.convolution import _Convolution
+from tinydeploy.ops.linear import LinearParameters
+from tinydeploy.plan.scratch import needs_gather
+
+
+def _constants(weights: Array, p: LinearParameters) -> tuple[Constant, ...]:
+    r = p.requantization
+    return (
+        Constant("weights", "int8_t", weights),
+        Constant("bias", "int32_t", p.folded_bias),
+        Constant("multiplier", "int32_t", np.array(r.mantissas, np.int32)),
+        Constant("shift", "int8_t", np.array(r.exponents, np.int8)),
+    )
+
+
+def _channel_step(p: LinearParameters) -> int:
+    return int(len(p.requantization.mantissas) > 1)
+
+
+def _linear(p: LinearParameters) -> str:
+    members = "{weights}, {bias}, {multiplier}, {shift}"
+    return f"const td_linear layer = {{{{ {members}, {_channel_step(p)} }}}};"
+
+
+def _geometry(op: _Convolution, kernel: tuple[int, int]) -> tuple[tuple[str, int], ...]:
+    return (
+        ("kernel_h", kernel[0]),
+        ("kernel_w", kernel[1]),
+        ("stride_h", op.strides[0]),
+        ("stride_w", op.strides[1]),
+        ("dilation_h", op.dilations[0]),
+        ("dilation_w", op.dilations[1]),
+        ("pad_top", op.padding.top),
+        ("pad_left", op.padding.left),
+    )
+
+
+def conv_2d(op: Conv2D, at: Context) -> LayerCode:
+    p = op.parameters(at.site)
+    x, weights, y = at.site.input(0), at.site.input(1), at.site.output
+    gather = needs_gather(op, at.site)
+    shape = Struct(
+        (
+            ("images", x.shape[0]),
+            ("in_h", x.shape[1]),
+            ("in_w", x.shape[2]),
+            ("in_c", x.shape[3]),
+            ("out_h", y.shape[1]),
+            ("out_w", y.shape[2]),
+            ("out_c", y.shape[3]),
+            ("groups", op.groups(at.site)),
+            *_geometry(op, (weights.shape[1], weights.shape[2])),
+            ("in_zero_point", x.quant.zero_point),
+            ("gather", int(gather)),
+            ("out", output_struct(p.requantization)),
+        )
+    )
+    scratch = "scratch" if gather else "NULL"
+    return LayerCode(
+        "td_kernels_linear.h",
+        "td_conv_2d",
+        (Shape("td_conv_2d_shape", shape),),
+        (_linear(p), call("td_conv_2d", ("&shape", "&layer", "x0", "y", scratch))),
+        _constants(weights.array, p),
+    )
+
+
+def depthwise_conv_2d(op: DepthwiseConv2D, at: Context) -> LayerCode:
+    p = op.parameters(at.site)
+    x, weights, y = at.site.input(0), at.site.input(1), at.site.output
+    shape = Struct(
+        (
+            ("images", x.shape[0]),
+            ("in_h", x.shape[1]),
+            ("in_w", x.shape[2]),
+            ("in_c", x.shape[3]),
+            ("out_h", y.shape[1]),
+            ("out_w", y.shape[2]),
+            ("multiplier", op.multiplier(at.site)),
+            *_geometry(op, (weights.shape[1], weights.shape[2])),
+            ("in_zero_point", x.quant.zero_point),
+            ("padded", int(not op.padding.none)),
+            ("channel_step", _channel_step(p)),
+            ("out", output_struct(p.requantization)),
+        )
+    )
+    layer = "const td_depthwise layer = {{ {weights}, {bias}, {multiplier}, {shift} }};"
+    return LayerCode(
+        "td_kernels_depthwise.h",
+        "td_depthwise_conv_2d",
+        (Shape("td_depthwise_shape", shape),),
+        (layer, call("td_depthwise_conv_2d", ("&shape", "&layer", "x0", "y"))),
+        _constants(weights.array, p),
+    )
+
+
+def fully_connected(op: FullyConnected, at: Context) -> LayerCode:
+    p = op.parameters(at.site)
+    weights = at.site.input(1)
+    outputs, inputs = weights.shape
+    shape = struct(
+        rows=at.site.input(0).elements // inputs,
+        inputs=inputs,
+        outputs=outputs,
+        out=output_struct(p.requantization),
+    )
+    return LayerCode(
+        "td_kernels_linear.h",
+        "td_fully_connected",
+        (Shape("td_fully_connected_shape", shape),),
+        (_linear(p), call("td_fully_connected", ("&shape", "&layer", "x0", "y"))),
+        _constants(weights.array, p),
+    )

@@ -1,0 +1,109 @@
+"""Small pieces of C text: initialisers, arrays, comments and identifiers."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinydeploy.errors import DeployError
+from tinydeploy.ir.types import Array
+
+WIDTH = 100
+
+Member = "int | Sequence[int] | Struct"
+
+_KEYWORDS = frozenset(
+    "auto break case char const continue default do double else enum extern float for goto if inline int"
+    " long register restrict return short signed sizeof static struct switch typedef union unsigned void"
+    " volatile while main".split()
+)
+
+
+# Stands for a space at which a line is not broken.
+_GLUED_SPACE = "\x01"
+
+
+def _glue(match: re.Match[str]) -> str:
+    return match.group().replace(" ", _GLUED_SPACE)
+
+
+@dataclass(frozen=True)
+class Struct:
+    """A C structure with named members, for an initialiser."""
+
+    members: tuple[tuple[str, int | tuple[int, ...] | Struct], ...]
+
+    def initialiser(self) -> str:
+        """`{ .a = 1, .b = { 2, 3 } }`"""
+        return "{ " + ", ".join(f".{name} = {_member(value)}" for name, value in self.members) + " }"
+
+
+def struct(**members: int | tuple[int, ...] | Struct) -> Struct:
+    """A structure from keyword arguments, in their order."""
+    return Struct(tuple(members.items()))
+
+
+def _member(value: int | tuple[int, ...] | Struct) -> str:
+    if isinstance(value, Struct):
+        return value.initialiser()
+    if isinstance(value, tuple):
+        return "{ " + ", ".join(map(integer, value)) + " }"
+    return integer(value)
+
+
+def integer(value: int) -> str:
+    """A C literal of type int; the most negative one has no literal of its own."""
+    return "INT32_MIN" if value == -(2**31) else str(int(value))
+
+
+def wrapped(text: str, indent: str) -> str:
+    """Text broken at spaces, with a hanging indent of four more; `.member = value` stays in one piece."""
+    pieces = re.sub(r" = (?!\{ \.)|(?<=\{) (?=\d|-)|(?<=\d), (?=\d|-)|(?<=\d) (?=\})", _glue, text)
+    return "\n".join(
+        line.replace(_GLUED_SPACE, " ")
+        for line in textwrap.wrap(
+            pieces,
+            WIDTH,
+            initial_indent=indent,
+            subsequent_indent=indent + "    ",
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+    )
+
+
+def array(ctype: str, name: str, data: Array) -> str:
+    """`static const` definition of a one-dimensional integer array."""
+    flat = np.asarray(data).reshape(-1)
+    values = ", ".join(integer(v) for v in flat.tolist())
+    body = textwrap.fill(values, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    return f"static const {ctype} {name}[{flat.size}] = {{\n{body}\n}};\n"
+
+
+def comment(text: str) -> str:
+    """Text made harmless inside a C comment: no comment ends, trigraphs, backslashes or control characters."""
+    printable = "".join(c if " " <= c <= "~" else "?" for c in text)
+    return printable.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").replace("??", "? ?")
+
+
+def check_name(name: str) -> str:
+    """Accepts a C identifier that can prefix a whole model, or raises DeployError."""
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name) or name in _KEYWORDS or name.startswith("td_"):
+        raise DeployError(
+            f"{name!r} cannot prefix the generated C",
+            where="--name",
+            hint="a letter, then letters, digits and _, at most 63 characters, no C keyword, not td_...",
+        )
+    return name
+
+
+def name_from(stem: str) -> str:
+    """A valid name made from a file's stem."""
+    name = re.sub(r"[^A-Za-z0-9_]+", "_", stem).strip("_").lower()[:63]
+    if not name or not name[0].isalpha() or name in _KEYWORDS or name.startswith("td_"):
+        name = f"model_{name}"[:63].rstrip("_")
+    return name
