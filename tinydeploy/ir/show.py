@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import zlib
 from collections.abc import Iterator
 
-from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.graph import Border, Graph, Node
 from tinydeploy.ir.op import Op
 from tinydeploy.ir.types import Quantization, Value
 from tinydeploy.ir.verify import node_macs
 
 
 def show(graph: Graph) -> str:
-    """One line a value and one a node, in execution order; equal graphs give equal text."""
+    """One line a tensor and one a layer, in execution order; equal graphs give equal text.
+
+    Activations are numbered `%0`, `%1`, ..., constants `#0`, `#1`, ...; names stand at the end of a line.
+    A constant's line holds the CRC-32 of its bytes, so that a changed weight shows.
+    """
     return "\n".join(_lines(graph)) + "\n"
 
 
@@ -38,28 +43,43 @@ def type_text(value: Value) -> str:
     return text if value.quantization is None else f"{text} {_quantization_text(value.quantization)}"
 
 
+def _numbers(graph: Graph) -> dict[str, str]:
+    """`%n` by activation and `#n` by constant name, in the order of their first use."""
+    activations = [*graph.inputs, *(n for node in graph.nodes for n in node.outputs)]
+    names = {name: f"%{i}" for i, name in enumerate(activations)}
+    for node in graph.nodes:
+        for name in node.inputs:
+            if name is not None and name not in names:
+                names[name] = f"#{len(names) - len(activations)}"
+    return names
+
+
 def _lines(graph: Graph) -> Iterator[str]:
+    numbers = _numbers(graph)
     yield f"graph {graph.name}"
     for name, border in zip(graph.inputs, graph.input_borders, strict=True):
-        yield f"input {name}: {type_text(graph.value(name))}{_border_text(border.is_float)}"
-    for value in graph.constants():
-        yield f"constant {value.name}: {type_text(value)}"
+        yield f"input {numbers[name]}: {type_text(graph.value(name))}{_border_text(border)}  {name!r}"
+    for name, number in numbers.items():
+        value = graph.value(name)
+        if value.is_constant:
+            yield f"{number}: {type_text(value)} crc {zlib.crc32(value.array.tobytes()):08x}  {name!r}"
     for node in graph.nodes:
-        yield _node_line(graph, node)
+        yield _node_line(graph, node, numbers)
     for name, border in zip(graph.outputs, graph.output_borders, strict=True):
-        yield f"output {name}: {type_text(graph.value(name))}{_border_text(border.is_float)}"
+        yield f"output {numbers[name]}{_border_text(border)}"
 
 
-def _node_line(graph: Graph, node: Node) -> str:
-    inputs = ", ".join("none" if n is None else n for n in node.inputs)
+def _node_line(graph: Graph, node: Node, numbers: dict[str, str]) -> str:
+    inputs = ", ".join("none" if n is None else numbers[n] for n in node.inputs)
     given = "".join(f" {k}={v}" for k, v in attributes(node.op).items())
-    outputs = ", ".join(f"{n}: {type_text(graph.value(n))}" for n in node.outputs)
+    outputs = ", ".join(f"{numbers[n]}: {type_text(graph.value(n))}" for n in node.outputs)
     macs = node_macs(graph, node)
-    return f"{node.op.kind} ({inputs}){given} -> {outputs}{f'  {macs} MACs' if macs else ''}"
+    cost = f", {macs} MACs" if macs else ""
+    return f"{outputs} = {node.op.kind}({inputs}){given}{cost}  {node.name!r}"
 
 
-def _border_text(is_float: bool) -> str:
-    return " (float32 in the source model)" if is_float else ""
+def _border_text(border: Border) -> str:
+    return f" (float32 {border.name!r} in the source model)" if border.is_float else ""
 
 
 def _quantization_text(quant: Quantization) -> str:

@@ -123,16 +123,18 @@ def _verify_nodes(graph: Graph, where: str) -> None:
         names.add(node.name)
         _verify_edges(graph, node, known, here)
         try:
-            _verify_op(graph, node)
+            _verify_shape(graph, node)
+            # Before the op's own check, whose work grows with its weights.
+            macs += node_macs(graph, node)
+            if macs > limits.MAX_MACS:
+                raise DeployError(f"over {limits.MAX_MACS} multiply-accumulates, which is the limit")
+            node.op.check(site_of(graph, node))
         except DeployError as error:
             raise DeployError(error.fact, where=here, hint=error.hint) from None
-        macs += node_macs(graph, node)
         known.update(node.outputs)
     for name in graph.outputs:
         if name not in known:
             raise DeployError(f"nothing computes the output {name!r}", where=where)
-    if macs > limits.MAX_MACS:
-        raise DeployError(f"{macs} multiply-accumulates; the limit is {limits.MAX_MACS}", where=where)
 
 
 def _verify_edges(graph: Graph, node: Node, known: set[str], here: str) -> None:
@@ -151,7 +153,7 @@ def _verify_edges(graph: Graph, node: Node, known: set[str], here: str) -> None:
             raise DeployError(f"writes {name!r}, which something else gives already", where=here)
 
 
-def _verify_op(graph: Graph, node: Node) -> None:
+def _verify_shape(graph: Graph, node: Node) -> None:
     site = site_of(graph, node)
     expected = node.op.output_shape(site)
     if expected != site.output.shape:
@@ -161,4 +163,3 @@ def _verify_op(graph: Graph, node: Node) -> None:
         )
     if site.output.elements > limits.MAX_ELEMENTS:
         raise DeployError(f"the output has {site.output.elements} elements")
-    node.op.check(site)

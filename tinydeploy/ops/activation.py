@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -54,7 +55,8 @@ class Relu(Op):
     def requantization(self, site: Site) -> Requantization:
         x, y = site.input(0), site.output
         # The rule divides the two scales in single precision, unlike every other op.
-        ratio = float(np.float32(x.quant.scale) / np.float32(y.quant.scale))
+        with np.errstate(over="ignore"):
+            ratio = float(np.float32(x.quant.scale) / np.float32(y.quant.scale))
         return single(ratio, self.activation, y, INT8_REACH)
 
     def run_integer(self, site: Site, arrays: Sequence[Array | None]) -> Array:
@@ -132,11 +134,13 @@ class Logistic(Op):
 
     def run_integer(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         assert arrays[0] is not None
-        return self.table(site)[arrays[0].astype(np.int64) + 128]
+        y: Array = self.table(site)[arrays[0].astype(np.int64) + 128]
+        return y
 
     def run_float(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         assert arrays[0] is not None
-        y: Array = 1.0 / (1.0 + np.exp(-arrays[0].astype(np.float64)))
+        real: Array = arrays[0].astype(np.float64)
+        y: Array = 1.0 / (1.0 + np.exp(-real))
         return y.astype(np.float32)
 
 
@@ -183,20 +187,7 @@ class Softmax(Op):
         check_activations(site, integer)
 
     def tables(self, site: Site) -> SoftmaxTables:
-        ratio = min(self.beta * site.input(0).quant.scale * (1 << (31 - self.INTEGER_BITS)), 2.0**31 - 1.0)
-        require(ratio > 1.0, f"the input scale {site.input(0).quant.scale!r} times beta is below 2**-26")
-        fraction, exponent = math.frexp(ratio)
-        mantissa = math.floor(fraction * 2.0**31 + 0.5)
-        if mantissa == 2**31:
-            mantissa, exponent = mantissa // 2, exponent + 1
-        radius = min(_input_radius(self.INTEGER_BITS, exponent), 255)
-        values = []
-        for difference in range(radius + 1):
-            shifted = -(difference << exponent)
-            values.append(
-                numerics.fixed_exp_negative(numerics.fixed_multiply(shifted, mantissa), self.INTEGER_BITS)
-            )
-        return SoftmaxTables(np.array(values, np.int32))
+        return _softmax_tables(self.beta, site.input(0).quant.scale)
 
     def run_integer(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         x = arrays[0]
@@ -226,4 +217,25 @@ class Softmax(Op):
         assert arrays[0] is not None
         x = arrays[0].astype(np.float64) * self.beta
         e: Array = np.exp(x - x.max(axis=-1, keepdims=True))
-        return (e / e.sum(axis=-1, keepdims=True)).astype(np.float32)
+        y: Array = e / e.sum(axis=-1, keepdims=True)
+        return y.astype(np.float32)
+
+
+@lru_cache(maxsize=64)
+def _softmax_tables(beta: float, scale: float) -> SoftmaxTables:
+    """Cached, because a hostile graph may ask for the same table thousands of times."""
+    integer_bits = Softmax.INTEGER_BITS
+    ratio = min(beta * scale * (1 << (31 - integer_bits)), 2.0**31 - 1.0)
+    require(ratio > 1.0, f"the input scale {scale!r} times beta is below 2**-26")
+    fraction, exponent = math.frexp(ratio)
+    mantissa = math.floor(fraction * 2.0**31 + 0.5)
+    if mantissa == 2**31:
+        mantissa, exponent = mantissa // 2, exponent + 1
+    radius = min(_input_radius(integer_bits, exponent), 255)
+    values = [
+        numerics.fixed_exp_negative(numerics.fixed_multiply(-(d << exponent), mantissa), integer_bits)
+        for d in range(radius + 1)
+    ]
+    exponentials = np.array(values, np.int32)
+    exponentials.setflags(write=False)
+    return SoftmaxTables(exponentials)

@@ -15,9 +15,9 @@ from tinydeploy.ops.requantize import (
     Activation,
     Requantization,
     multiplier,
+    requantization,
     require,
     require_activation,
-    requantization,
 )
 
 

@@ -17,9 +17,9 @@ from tinydeploy.ops.requantize import (
     Requantization,
     check_activations,
     multiplier,
+    requantization,
     require,
     require_activation,
-    requantization,
 )
 
 

@@ -13,7 +13,6 @@ from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array, DType, Quantization, Value
 
-
 INT8_REACH = 255
 """Largest |q - Z| of an 8-bit element."""
 
@@ -65,9 +64,7 @@ class Requantization:
     @property
     def right_shifts_only(self) -> bool:
         """Whether every shift is to the right and its rounding constant can be added inside int32."""
-        return all(
-            e < 0 and self.bound + (1 << (-e - 1)) <= numerics.INT32_MAX for e in self.exponents
-        )
+        return all(e < 0 and self.bound + (1 << (-e - 1)) <= numerics.INT32_MAX for e in self.exponents)
 
     def apply(self, acc: Array, dtype: DType) -> Array:
         """Requantizes accumulators whose last axis is the channel (or any axis, with one multiplier)."""
@@ -80,7 +77,8 @@ def quantize_real(value: float, quantization: Quantization) -> int:
 
     Source: `Quantize` in tensorflow/lite/kernels/kernel_util.cc.
     """
-    ratio = np.float32(value) / np.float32(quantization.scale)
+    with np.errstate(over="ignore"):
+        ratio = np.float32(value) / np.float32(quantization.scale)
     if not np.isfinite(ratio) or abs(ratio) > 2.0**30:
         raise DeployError(f"{value} is not representable at scale {quantization.scale!r}")
     return quantization.zero_point + int(np.trunc(ratio + np.copysign(np.float32(0.5), ratio)))

@@ -61,7 +61,7 @@ class _Sharing:
         last: dict[str, int] = {}
         for i, node in enumerate(self.graph.nodes):
             last.update({n: i for n in node.inputs if n is not None})
-        last.update({n: self.end for n in self.graph.outputs})
+        last.update(dict.fromkeys(self.graph.outputs, self.end))
         return last
 
     def add(self, name: str, first: int) -> None:

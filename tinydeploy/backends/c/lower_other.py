@@ -238,8 +238,8 @@ def pad(op: Pad, at: Context) -> LayerCode:
     if len(axes) > _AXES:
         raise DeployError(f"padding along {len(axes)} axes; up to {_AXES} are supported")
     axes = [(1, 0, 0)] * (_AXES - len(axes)) + axes
-    size, before, after = (tuple(column) for column in zip(*axes, strict=True))
-    shape = struct(size=size, before=before, after=after, fill=op.fill(at.site))
+    sizes, befores, afters = (tuple(column) for column in zip(*axes, strict=True))
+    shape = struct(size=sizes, before=befores, after=afters, fill=op.fill(at.site))
     return LayerCode(
         "td_kernels_move.h",
         "td_pad",

@@ -100,9 +100,7 @@ def lower_model(graph: Graph, plan: Plan, name: str) -> Model:
                 f"{name}_{index:02d}_{node.op.kind.lower()}",
                 node,
                 lower(at),
-                tuple(
-                    (i, v) for i, v in enumerate(at.site.inputs) if v is not None and not v.is_constant
-                ),
+                tuple((i, v) for i, v in enumerate(at.site.inputs) if v is not None and not v.is_constant),
                 at.site.output,
                 plan.scratch_offset(node.name) is not None,
                 node.op.macs(at.site),

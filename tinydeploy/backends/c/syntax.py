@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,12 +13,13 @@ from tinydeploy.ir.types import Array
 
 WIDTH = 100
 
-Member = "int | Sequence[int] | Struct"
-
 _KEYWORDS = frozenset(
-    "auto break case char const continue default do double else enum extern float for goto if inline int"
-    " long register restrict return short signed sizeof static struct switch typedef union unsigned void"
-    " volatile while main".split()
+    (
+        *("auto", "break", "case", "char", "const", "continue", "default", "do", "double", "else", "enum"),
+        *("extern", "float", "for", "goto", "if", "inline", "int", "long", "main", "register", "restrict"),
+        *("return", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "union"),
+        *("unsigned", "void", "volatile", "while"),
+    )
 )
 
 
@@ -80,12 +80,15 @@ def array(ctype: str, name: str, data: Array) -> str:
     """`static const` definition of a one-dimensional integer array."""
     flat = np.asarray(data).reshape(-1)
     values = ", ".join(integer(v) for v in flat.tolist())
-    body = textwrap.fill(values, WIDTH, initial_indent="    ", subsequent_indent="    ", break_on_hyphens=False)
+    indent = "    "
+    body = textwrap.fill(
+        values, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False
+    )
     return f"static const {ctype} {name}[{flat.size}] = {{\n{body}\n}};\n"
 
 
 def comment(text: str) -> str:
-    """Text made harmless inside a C comment: no comment ends, trigraphs, backslashes or control characters."""
+    """Text made harmless inside a C comment: no ends of comments, trigraphs, backslashes or controls."""
     printable = "".join(c if " " <= c <= "~" else "?" for c in text)
     return printable.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").replace("??", "? ?")
 

@@ -1,0 +1,140 @@
+"""One emulated Cortex-M core with a firmware in its memory, and calls of single functions in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tinydeploy.emulate.image import Image
+from tinydeploy.emulate.toolchain import load_extra
+from tinydeploy.errors import DeployError
+from tinydeploy.targets import Core
+
+# Unmapped ground lies around every region, so that what leaves a region faults.
+RETURN_ADDRESS = 0x1000_0000
+BUFFERS_ADDRESS = 0x3000_0000
+STACK_BOTTOM = 0x4000_0000
+STACK_BYTES = 256 * 1024
+STACK_TOP = STACK_BOTTOM + STACK_BYTES
+_PAGE = 0x1000
+
+BlockHook = Callable[[Any, int, int, Any], None]
+CodeHook = Callable[[Any, int, int, Any], None]
+
+
+class Cpu:
+    """An emulated core that keeps its memory from call to call; one instance is not shared by threads.
+
+    Args:
+        core: names the emulator's CPU model.
+        image: the linked firmware; each segment is loaded at its run-time address.
+        buffer_bytes: room for buffers outside the model, from BUFFERS_ADDRESS on.
+
+    Raises:
+        MissingExtraError: unicorn is not installed.
+        DeployError: the emulator has no such core.
+    """
+
+    def __init__(self, core: Core, image: Image, buffer_bytes: int) -> None:
+        unicorn = load_extra("unicorn", "unicorn")
+        arm_const = load_extra("unicorn.arm_const", "unicorn")
+        self._image = image
+        self._refuses_unaligned = core.architecture == "armv6-m"
+        self._errors = unicorn.UcError
+        self._block_hook, self._code_hook = unicorn.UC_HOOK_BLOCK, unicorn.UC_HOOK_CODE
+        self._registers = arm_const
+        model = getattr(arm_const, "UC_CPU_ARM_" + core.emulator.upper().replace("-", "_"), None)
+        if model is None or not core.emulator:
+            raise DeployError(f"the emulator has no core {core.emulator!r}", where=core.name)
+        # UC_MODE_MCLASS would make every model a Cortex-M33; the model alone decides under UC_MODE_THUMB.
+        self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
+        self.uc.ctl_set_cpu_model(model)
+        self._load(unicorn, buffer_bytes)
+
+    def call(self, name: str, arguments: Sequence[int], seconds: float) -> int:
+        """Calls a function with up to four word arguments and returns r0 as a signed number.
+
+        Args:
+            name: the function's symbol.
+            arguments: values of r0 to r3.
+            seconds: the longest that the call may take.
+
+        Raises:
+            DeployError: the code faulted, stopped elsewhere or did not come back in time.
+        """
+        uc, registers = self.uc, self._registers
+        for register, value in zip(("R0", "R1", "R2", "R3"), arguments, strict=False):
+            uc.reg_write(getattr(registers, f"UC_ARM_REG_{register}"), value)
+        uc.reg_write(registers.UC_ARM_REG_SP, STACK_TOP)
+        uc.reg_write(registers.UC_ARM_REG_LR, RETURN_ADDRESS | 1)
+        start = self._image.symbol(name).address | 1
+        try:
+            uc.emu_start(start, RETURN_ADDRESS, timeout=int(seconds * 1e6))
+        except self._errors as error:
+            hint = "an Armv6-M core refuses every unaligned access" if self._refuses_unaligned else ""
+            raise DeployError(f"the emulated core faulted: {error}", where=self.where(), hint=hint) from error
+        # A hook or an interrupt may end the emulation too, and that looks like success: only the return
+        # address and the stack pointer of the entry show that the function came back.
+        if uc.reg_read(registers.UC_ARM_REG_PC) != RETURN_ADDRESS:
+            raise DeployError(f"{name} did not return within {seconds:g} s", where=self.where())
+        if uc.reg_read(registers.UC_ARM_REG_SP) != STACK_TOP:
+            raise DeployError(f"{name} returned with another stack pointer", where=name)
+        result = int(uc.reg_read(registers.UC_ARM_REG_R0))
+        return result - (1 << 32) if result >= 1 << 31 else result
+
+    def where(self) -> str:
+        """The function and offset that the program counter stands at."""
+        return self._image.locate(int(self.uc.reg_read(self._registers.UC_ARM_REG_PC)) & ~1)
+
+    def on_block(self, hook: BlockHook) -> None:
+        """Calls ``hook(uc, address, size, None)`` before each straight run of instructions.
+
+        A hook sees only code that is translated after it was added: add it before the first call.
+        """
+        self.uc.hook_add(self._block_hook, hook)
+
+    def on_instruction(self, address: int, hook: CodeHook) -> None:
+        """Calls ``hook(uc, address, size, None)`` before the one instruction at ``address``."""
+        self.uc.hook_add(self._code_hook, hook, None, address, address)
+
+    def write(self, address: int, data: bytes) -> None:
+        self.uc.mem_write(address, data)
+
+    def read(self, address: int, size: int) -> bytes:
+        return bytes(self.uc.mem_read(address, size)) if size else b""
+
+    def register(self, name: str) -> int:
+        """A core register's value by capstone's or Arm's name (r0 to r12, sp, lr, pc, cpsr)."""
+        name = _ALIASES.get(name, name).upper()
+        return int(self.uc.reg_read(getattr(self._registers, f"UC_ARM_REG_{name}")))
+
+    def _load(self, unicorn: Any, buffer_bytes: int) -> None:
+        readable, writable = unicorn.UC_PROT_READ, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE
+        pages: dict[int, int] = {}
+        for segment in self._image.segments:
+            protection = writable if segment.writable else readable | unicorn.UC_PROT_EXEC
+            last = segment.address + segment.size + (_PAGE if segment.writable else 0)
+            for page in range(segment.address // _PAGE, -(-last // _PAGE)):
+                pages[page] = pages.get(page, 0) | protection
+        for first, count, protection in _runs(pages):
+            self.uc.mem_map(first * _PAGE, count * _PAGE, protection)
+        for segment in self._image.segments:
+            if segment.data:
+                self.uc.mem_write(segment.address, segment.data)
+        self.uc.mem_map(RETURN_ADDRESS, _PAGE, readable | unicorn.UC_PROT_EXEC)
+        self.uc.mem_map(BUFFERS_ADDRESS, -(-max(buffer_bytes, 1) // _PAGE) * _PAGE, writable)
+        self.uc.mem_map(STACK_BOTTOM, STACK_BYTES, writable)
+
+
+_ALIASES = {"sb": "r9", "sl": "r10", "fp": "r11", "ip": "r12"}
+
+
+def _runs(pages: dict[int, int]) -> list[tuple[int, int, int]]:
+    """Neighbouring pages of one protection as (first page, number of pages, protection)."""
+    runs: list[tuple[int, int, int]] = []
+    for page, protection in sorted(pages.items()):
+        if runs and runs[-1][0] + runs[-1][1] == page and runs[-1][2] == protection:
+            runs[-1] = (runs[-1][0], runs[-1][1] + 1, protection)
+        else:
+            runs.append((page, 1, protection))
+    return runs

@@ -1,0 +1,64 @@
+"""How deep the stack went: painted words that changed, and the stack pointer's own lowest value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from tinydeploy.emulate.cpu import STACK_BOTTOM, STACK_BYTES, STACK_TOP, Cpu
+from tinydeploy.emulate.image import Image
+from tinydeploy.emulate.thumb import decode
+
+# Pseudo-random, so that a program's own values cannot pass for paint except by a chance of 2^-32 a word.
+PAINT = np.random.default_rng(20240229).integers(0, 1 << 32, STACK_BYTES // 4, dtype=np.uint32)
+_PAINT_BYTES = PAINT.tobytes()
+
+
+def paint(cpu: Cpu) -> None:
+    """Fills the whole stack with the paint."""
+    cpu.write(STACK_BOTTOM, _PAINT_BYTES)
+
+
+def painted_over(cpu: Cpu) -> int:
+    """Bytes from the lowest changed word to the top of the stack."""
+    words = np.frombuffer(cpu.read(STACK_BOTTOM, STACK_BYTES), dtype=np.uint32)
+    changed = np.flatnonzero(words != PAINT)
+    return 0 if changed.size == 0 else STACK_BYTES - 4 * int(changed[0])
+
+
+class StackWatch:
+    """Follows the stack pointer behind each instruction that lowers it; made before the first call.
+
+    Paint alone misses the words of a frame that were reserved and not written, and an interrupt would still
+    be stacked below them.
+    """
+
+    def __init__(self, cpu: Cpu, image: Image) -> None:
+        self._cpu = cpu
+        self._lowest = STACK_TOP
+        for address in set(_behind_lowering(image)):
+            cpu.on_instruction(address, self._look)
+
+    def start(self) -> None:
+        """Forgets the lowest value."""
+        self._lowest = STACK_TOP
+
+    def deepest(self) -> int:
+        """Bytes between the stack pointer at entry and its lowest value."""
+        return STACK_TOP - self._lowest
+
+    def _look(self, _uc: Any, _address: int, _size: int, _data: Any) -> None:
+        self._lowest = min(self._lowest, self._cpu.register("sp"))
+
+
+def _behind_lowering(image: Image) -> Iterator[int]:
+    """Addresses behind instructions that may lower SP: PUSH, SUB SP, STM SP!, STR [SP, #-n]!, MOV SP."""
+    for _piece, address, code, insn in decode(image, v8=True):
+        if insn is None:
+            continue
+        name = insn.insn_name()
+        writes = {insn.reg_name(register) for register in insn.regs_access()[1]}
+        if "sp" in writes and not name.startswith(("pop", "ldm", "vpop", "vldm")):
+            yield address + len(code)

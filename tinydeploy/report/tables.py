@@ -1,0 +1,181 @@
+"""The reports that people read: rich tables on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from tinydeploy.api import Export
+from tinydeploy.evaluation import Evaluation
+from tinydeploy.ir.show import shape_text
+from tinydeploy.profile import LayerProfile, Profile, TargetProfile
+from tinydeploy.targets import Target
+from tinydeploy.verification import Verification
+
+
+def print_report(report: RenderableType) -> None:
+    """Prints a report to standard output."""
+    Console(highlight=False, soft_wrap=False).print(report)
+
+
+def verification_report(v: Verification) -> RenderableType:
+    m = v.measurement
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    verdict = Text("bit-exact", style="bold green") if v.ok else Text("NOT bit-exact", style="bold red")
+    if not v.ok and v.mismatches == 0:
+        verdict = Text("refused", style="bold red")
+    table.add_row("target", f"{v.target} ({m.compiler}, --optimize {v.optimize})")
+    table.add_row("result", verdict)
+    table.add_row("compared", f"{v.elements:,} elements of {v.samples} samples, {v.mismatches:,} differ")
+    table.add_row("any alignment", "yes" if m.unaligned_ok else Text("no", style="bold red"))
+    if m.sizes is not None:
+        table.add_row("integer only", "proved" if not m.float_symbols else Text("no", style="bold red"))
+        table.add_row("instructions", _number(m.instructions))
+        table.add_row(
+            "flash",
+            f"{_bytes(m.sizes.flash)} (weights {_bytes(m.sizes.flash_weights)},"
+            f" code {_bytes(m.sizes.flash_code)})",
+        )
+        table.add_row(
+            "RAM",
+            f"{_bytes(m.ram_bytes)} (arena {_bytes(m.sizes.arena)}, peak stack {_bytes(m.stack_bytes)})",
+        )
+    else:
+        table.add_row("arena", _bytes(m.project.plan.arena_bytes))
+    problems = [*(f"floating point: {s}" for s in m.float_symbols), *m.faults]
+    shown = [Text(f"  {p}", style="red") for p in problems[:20]]
+    if len(problems) > len(shown):
+        shown.append(Text(f"  and {len(problems) - len(shown)} more (--json lists all)", style="red"))
+    return Group(table, *shown)
+
+
+def profile_report(p: Profile) -> RenderableType:
+    first = p.targets[0]
+    head = Text(f"{p.model}: {p.macs:,} MACs, {p.params:,} parameters")
+    return Group(head, _layer_table(p.layers, first), _target_table(p.targets), *_verdicts(p.targets))
+
+
+def _layer_table(layers: Iterable[LayerProfile], first: TargetProfile) -> Table:
+    total = first.measurement.instructions
+    table = _table(f"layers on {first.target.name}", "op", "output")
+    for name in ("MACs", "weights B", "instructions", "/MAC", "share"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for i, layer in enumerate(layers):
+        n = layer.instructions
+        table.add_row(
+            f"{i} {layer.op.lower()}",
+            shape_text(layer.shape),
+            _number(layer.macs or None),
+            _number(layer.weights_bytes or None),
+            _number(n),
+            "-" if n is None or not layer.macs else f"{n / layer.macs:.2f}",
+            "-" if n is None or not total else f"{n / total:.1%}",
+        )
+    return table
+
+
+def _target_table(targets: Iterable[TargetProfile]) -> Table:
+    table = _table("targets", "target")
+    for name in ("flash B", "RAM B", "arena B", "stack B", "instructions"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("fits")
+    for t in targets:
+        m = t.measurement
+        table.add_row(
+            t.target.name,
+            _number(None if m.sizes is None else m.sizes.flash),
+            _number(m.ram_bytes),
+            _number(m.project.plan.arena_bytes),
+            _number(m.stack_bytes),
+            _number(m.instructions),
+            {None: Text("-"), True: Text("yes", style="green"), False: Text("NO", style="bold red")}[t.fits],
+        )
+    return table
+
+
+def _verdicts(targets: Iterable[TargetProfile]) -> list[Text]:
+    lines = [Text(f"{t.target.name}: {t.why}", style="red" if t.fits is False else "") for t in targets]
+    note = (
+        "Flash, RAM and instructions are measured: the emitted code was linked and run on an emulated core."
+    )
+    return [*lines, Text(note, style="dim")]
+
+
+def evaluation_report(e: Evaluation) -> RenderableType:
+    value = f"{e.value:.2%}" if e.metric == "accuracy" else f"{e.value:.6g}"
+    return Text(f"{e.model}: {e.metric} {value} on {e.samples:,} samples (integer engine)")
+
+
+def export_report(e: Export) -> RenderableType:
+    plan, model = e.project.plan, e.project.model
+    weights = sum(c.bytes for layer in model.layers for c in layer.code.constants)
+    lines = [
+        Text(f"{e.folder}: {len(e.project.files)} files for {e.target.name}"),
+        Text(f"  {len(model.layers)} layers, arena {_bytes(plan.arena_bytes)}, weights {_bytes(weights)}"),
+        Text(f"  call {model.name}_run() of {model.name}.h; make -C {e.folder} builds an example"),
+    ]
+    m = e.measurement
+    if m is not None and m.sizes is not None:
+        lines.append(Text(f"  measured: flash {_bytes(m.sizes.flash)}, RAM {_bytes(m.ram_bytes)}"))
+    return Group(*lines)
+
+
+def targets_report(targets: Iterable[Target]) -> RenderableType:
+    table = _table("", "target", "core", "what")
+    for name in ("MHz", "flash KB", "RAM KB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for t in targets:
+        board = t.board
+        table.add_row(
+            t.name,
+            t.core.name if board else t.core.architecture,
+            t.title,
+            "-" if board is None else f"{board.clock_mhz:g}",
+            "-" if board is None else f"{board.flash_bytes / 1024:g}",
+            "-" if board is None else f"{board.ram_bytes / 1024:g}",
+        )
+    return table
+
+
+def target_report(t: Target) -> RenderableType:
+    """One target with the source of each of its figures."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column()
+    for key, value in t.to_json().items():
+        if isinstance(value, dict):
+            for name, text in value.items():
+                table.add_row(f"{key}.{name}", str(text))
+        elif value is not None:
+            table.add_row(key, str(value))
+    return table
+
+
+def _table(title: str, *texts: str) -> Table:
+    """A table without lines, narrow enough for 80 columns; numbers are never cut."""
+    table = Table(
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        box=box.SIMPLE_HEAD,
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+    )
+    for text in texts:
+        table.add_column(text)
+    return table
+
+
+def _number(n: int | None) -> str:
+    return "-" if n is None else f"{n:,}"
+
+
+def _bytes(n: int | None) -> str:
+    return "-" if n is None else f"{n:,} B"
