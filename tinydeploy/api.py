@@ -4,27 +4,41 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from tinydeploy import evaluation, verification
 from tinydeploy import profile as profiling
-from tinydeploy.backends.c.project import ExportOptions, Project, make_project
+from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.backends.c.syntax import check_name, name_from
 from tinydeploy.data import fit_samples, random_samples, read_dataset
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
+from tinydeploy.export import DoesNotFitError, Export, require_limits, write_project
 from tinydeploy.frontends.tflite import parse_tflite
 from tinydeploy.ir import limits
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
-from tinydeploy.measure import Job, Measurement, Progress, measure, require_optimize, silent
+from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
 from tinydeploy.passes.constants import fold_constants
 from tinydeploy.profile import Profile
-from tinydeploy.targets import Target, load_target
+from tinydeploy.targets import load_target
 from tinydeploy.verification import Verification
+
+__all__ = [
+    "DoesNotFitError",
+    "Evaluation",
+    "Export",
+    "Model",
+    "Profile",
+    "Verification",
+    "evaluate",
+    "export_c",
+    "load_model",
+    "profile",
+    "verify",
+]
 
 RANDOM_SAMPLES = 6
 """Seeded random samples of a verification without data; one all low and one all high come on top."""
@@ -49,25 +63,6 @@ class Model:
     def default_name(self) -> str:
         """A C identifier made from the file's name."""
         return name_from(Path(self.path).stem)
-
-
-@dataclass(frozen=True)
-class Export:
-    """An exported C project.
-
-    Attributes:
-        folder: where it was written.
-        measurement: sizes of the linked firmware where a limit made a build necessary, else None.
-    """
-
-    folder: Path
-    project: Project
-    target: Target
-    measurement: Measurement | None
-
-
-class DoesNotFitError(Exception):
-    """The answer is no: the model exceeds a limit that the user set. Nothing was written."""
 
 
 def load_model(path: str | os.PathLike[str]) -> Model:
@@ -120,8 +115,8 @@ def export_c(
     if max_flash is not None or max_ram is not None:
         job = Job(model.graph, options, where.core)
         measurement = measure(job, _first_sample(model.graph), prove=False)
-        _require_limits(measurement, max_flash, max_ram)
-    _write(project, Path(folder))
+        require_limits(measurement, max_flash, max_ram)
+    write_project(project, Path(folder))
     return Export(Path(folder), project, where, measurement)
 
 
@@ -198,33 +193,3 @@ def _options(model: Model, target: str, name: str | None, optimize: str) -> Expo
 
 def _first_sample(graph: Graph) -> tuple[Array, ...]:
     return tuple(x[:1] for x in random_samples(graph, 1, SEED))
-
-
-def _require_limits(m: Measurement, max_flash: int | None, max_ram: int | None) -> None:
-    flash = None if m.sizes is None else m.sizes.flash
-    for what, limit, need in (("flash", max_flash, flash), ("RAM", max_ram, m.ram_bytes)):
-        if limit is None:
-            continue
-        if need is None:
-            raise DeployError(
-                f"the {what} of this target is not measured",
-                where=f"--max-{what.lower()}",
-                hint="name a core",
-            )
-        if need > limit:
-            raise DoesNotFitError(f"{what}: {need:,} B needed, {limit:,} B allowed, {need - limit:,} B over")
-
-
-def _write(project: Project, folder: Path) -> None:
-    """Writes beside the folder first, so that a failure leaves no half-written project."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".tinydeploy-", dir=folder) as staging:
-            for name, text in project.files.items():
-                (Path(staging) / name).write_text(text, encoding="ascii", newline="\n")
-            for name in project.files:
-                (Path(staging) / name).replace(folder / name)
-    except OSError as error:
-        raise DeployError(
-            f"cannot be written ({error.strerror})", where=str(folder), hint="name a folder with -o"
-        ) from None

@@ -24,7 +24,7 @@ OPTIMIZE_LEVELS = {"latency": "-O2", "balanced": "-O2", "flash": "-Os", "ram": "
 """The compiler's optimisation for each --optimize; the portable kernels are the same for all four."""
 
 ALIGNMENT_OFFSETS = (1, 2, 3)
-ALIGNMENT_SAMPLES = 16
+ALIGNMENT_SAMPLES = 4
 
 
 def silent(what: str, done: int, total: int) -> None:

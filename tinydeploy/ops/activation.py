@@ -54,10 +54,7 @@ class Relu(Op):
 
     def requantization(self, site: Site) -> Requantization:
         x, y = site.input(0), site.output
-        # The rule divides the two scales in single precision, unlike every other op.
-        with np.errstate(over="ignore"):
-            ratio = float(np.float32(x.quant.scale) / np.float32(y.quant.scale))
-        return single(ratio, self.activation, y, INT8_REACH)
+        return single(x.quant.scale / y.quant.scale, self.activation, y, INT8_REACH)
 
     def run_integer(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         assert arrays[0] is not None

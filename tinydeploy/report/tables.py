@@ -9,8 +9,8 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tinydeploy.api import Export
 from tinydeploy.evaluation import Evaluation
+from tinydeploy.export import Export
 from tinydeploy.ir.show import shape_text
 from tinydeploy.profile import LayerProfile, Profile, TargetProfile
 from tinydeploy.targets import Target

@@ -1,0 +1,56 @@
+# Two commands set it all up on a machine with python3, python3-venv, make and git:
+#   make demo    a trained model to C for Cortex-M4, proved on an emulated core, and its profile
+#   make test    the whole test suite
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
+MODEL := fixtures/digits/digits_int8.tflite
+# pytest-xdist runs this many tests at a time.
+WORKERS ?= auto
+
+.PHONY: demo test check lint format goldens clean
+
+demo: $(VENV)/.emulate
+	$(BIN)/tinydeploy export-c $(MODEL) --target cortex-m4 --name digits -o demo
+	$(BIN)/tinydeploy verify $(MODEL) --target cortex-m4 --inputs fixtures/digits/golden.npz
+	$(BIN)/tinydeploy evaluate $(MODEL) --data fixtures/digits/samples.npz
+	$(BIN)/tinydeploy profile $(MODEL) --target cortex-m4,nucleo-l4r5zi,raspberry-pi-pico
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+# The fast subset, for every commit.
+check: lint
+	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -q
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# Trains the fixtures again and refreshes their golden outputs; the same bytes come out.
+goldens: $(VENV)/.train
+	$(BIN)/python fixtures/digits/make.py
+
+$(VENV)/.emulate: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP) -e '.[emulate]'
+	@touch $@
+
+$(VENV)/.dev: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP) -e '.[dev]'
+	@touch $@ $(VENV)/.emulate
+
+$(VENV)/.train: pyproject.toml requirements.lock | $(BIN)/python
+	$(PIP) -e '.[dev,train]' scikit-learn
+	@touch $@
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+clean:
+	rm -rf $(VENV) demo build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -1,0 +1,208 @@
+"""The command line: exit codes, messages, and JSON that is alone on standard output."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from graphs import single_op_graph
+
+from tinydeploy.backends.tflite import write_tflite
+from tinydeploy.cli.main import cli
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MODEL = ROOT / "fixtures" / "digits" / "digits_int8.tflite"
+SAMPLES = ROOT / "fixtures" / "digits" / "samples.npz"
+
+VERIFY_KEYS = {
+    *("target", "compiler", "optimize", "samples", "elements", "mismatches", "instructions", "cycles"),
+    *("latency_ms", "arena_bytes", "ram_bytes", "stack_bytes", "flash_bytes", "flash_code_bytes"),
+    *("flash_weights_bytes", "float_symbols", "unaligned_ok"),
+}
+TARGET_KEYS = {
+    *("target", "fits", "why", "flash_bytes", "ram_bytes", "latency_ms", "cycles", "energy_uj", "source"),
+    "error_pct",
+}
+LAYER_KEYS = {"name", "op", "macs", "params", "weights_bytes", "instructions", "cycles"}
+
+SMALL_BOARD = """schema = 1
+name = "tiny-board"
+title = "A board with next to nothing"
+chip = "NONE"
+core = "cortex-m4"
+clock_mhz = 16
+flash_bytes = 1024
+ram_bytes = 1024
+
+[sources]
+clock_mhz = "made up"
+flash_bytes = "made up"
+ram_bytes = "made up"
+"""
+
+
+def run(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(cli, [str(a) for a in arguments])
+
+
+def document(result: Result) -> dict[str, object]:
+    parsed = json.loads(result.stdout)
+    assert isinstance(parsed, dict)
+    return parsed
+
+
+def test_verify_json_has_the_keys_of_the_contract() -> None:
+    result = run("verify", MODEL, "--target", "cortex-m4", "--inputs", SAMPLES, "--json")
+    report = document(result)
+    assert result.exit_code == 0
+    assert set(report) >= VERIFY_KEYS
+    assert report["mismatches"] == 0
+    assert report["cycles"] is None
+    assert report["latency_ms"] is None
+    assert "y" in result.stderr
+    assert "not compared" in result.stderr
+
+
+def test_host_has_no_instructions() -> None:
+    report = document(run("verify", MODEL, "--target", "host", "--json"))
+    assert report["mismatches"] == 0
+    assert report["instructions"] is None
+    assert report["flash_bytes"] is None
+
+
+def test_verify_prints_a_verdict() -> None:
+    result = run("verify", MODEL, "--target", "cortex-m0plus")
+    assert result.exit_code == 0
+    assert "bit-exact" in result.stdout
+
+
+def test_profile_json_has_the_keys_of_the_contract() -> None:
+    result = run("profile", MODEL, "--target", "nucleo-l4r5zi,cortex-m0plus", "--json")
+    report = document(result)
+    assert result.exit_code == 0
+    layers, targets = report["layers"], report["targets"]
+    assert isinstance(layers, list)
+    assert isinstance(targets, list)
+    assert all(set(layer) >= LAYER_KEYS for layer in layers)
+    assert all(set(t) >= TARGET_KEYS for t in targets)
+    assert [t["fits"] for t in targets] == [True, None]
+    assert sum(layer["macs"] for layer in layers) == report["macs"]
+    assert sum(layer["instructions"] for layer in layers) <= targets[0]["instructions"]
+    assert all(layer["instructions"] > 0 for layer in layers)
+
+
+def test_a_model_that_does_not_fit_is_exit_1_and_json_all_the_same(tmp_path: Path) -> None:
+    board = tmp_path / "tiny-board.toml"
+    board.write_text(SMALL_BOARD)
+    result = run("profile", MODEL, "--target", board, "--json")
+    assert result.exit_code == 1
+    (target,) = document(result)["targets"]  # type: ignore[misc]
+    assert target["fits"] is False
+    assert "over" in target["why"]
+
+
+def test_profile_prints_a_table_that_fits_80_columns() -> None:
+    result = run("profile", MODEL, "--target", "nucleo-l4r5zi")
+    assert result.exit_code == 0
+    assert "conv_2d" in result.stdout
+    assert max(map(len, result.stdout.splitlines())) <= 80
+    assert "…" not in result.stdout
+
+
+def test_export_writes_the_whole_project(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    result = run("export-c", MODEL, "--target", "cortex-m4", "--name", "digits", "-o", folder)
+    assert result.exit_code == 0
+    names = {p.name for p in folder.iterdir()}
+    assert names >= {
+        *("digits.h", "digits.c", "digits_weights.h", "digits_weights.c", "td_kernels.h"),
+        *("Makefile", "example_main.c", "manifest.json"),
+    }
+    assert not [n for n in names if n.startswith(".")]
+
+
+def test_export_within_limits_is_measured_first(tmp_path: Path) -> None:
+    arguments = ("export-c", MODEL, "--target", "cortex-m4", "-o", tmp_path / "out")
+    refused = run(*arguments, "--max-ram", "64")
+    assert refused.exit_code == 1
+    assert "RAM" in refused.stderr
+    assert not (tmp_path / "out").exists()
+    assert run(*arguments, "--max-ram", "100000", "--max-flash", "100000").exit_code == 0
+
+
+def test_inspect_text_and_json() -> None:
+    text = run("inspect", MODEL).stdout
+    assert "CONV_2D" in text
+    report = document(run("inspect", MODEL, "--json"))
+    assert set(report) >= {"model", "macs", "params", "inputs", "outputs", "ops"}
+    assert "arena" in run("inspect", MODEL, "--memory").stdout
+
+
+def test_targets_lists_and_shows() -> None:
+    listed = json.loads(run("targets", "--json").stdout)
+    assert {"cortex-m4", "nucleo-l4r5zi"} <= {t["name"] for t in listed}
+    assert "nucleo-l4r5zi" in run("targets").stdout
+    (one,) = json.loads(run("targets", "nucleo-l4r5zi", "--json").stdout)
+    assert one["clock_mhz"] == 120
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("inspect", "missing.tflite"), ("missing.tflite", "No such file")),
+        (("inspect", "README.md"), ("README.md", ".tflite")),
+        (("verify", str(MODEL), "--target", "cortex-m9"), ("cortex-m9", "tinydeploy targets")),
+        (("verify", str(MODEL), "--target", "cortex-m4", "--inputs", "none.npz"), ("none.npz",)),
+        (("evaluate", str(MODEL), "--data", str(MODEL)), ("digits_int8.tflite", ".npz")),
+        (("export-c", str(MODEL), "--target", "cortex-m4", "--name", "1x", "-o", "out"), ("'1x'", "letter")),
+        (("profile", str(MODEL), "--target", ","), ("--target",)),
+        (("profile", str(MODEL)), ("--target",)),
+        (("nonsense",), ("nonsense",)),
+    ],
+)
+def test_bad_input_is_exit_2_with_a_message(
+    arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "README.md").write_text("no model")
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert all(w in result.stderr for w in words), result.stderr
+    assert "Traceback" not in result.stderr
+    assert result.stdout == ""
+
+
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("")
+    result = run("export-c", MODEL, "--target", "cortex-m4", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "out" in result.stderr
+
+
+def test_a_float_model_is_refused_by_export(tmp_path: Path) -> None:
+    path = tmp_path / "float.tflite"
+    path.write_bytes(write_tflite(single_op_graph("CONV_2D", 1, is_float=True)))
+    result = run("export-c", path, "--target", "cortex-m4", "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert "float" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_saturating_data_is_a_warning(tmp_path: Path) -> None:
+    with np.load(SAMPLES, allow_pickle=False) as archive:
+        x, y = archive["x"], archive["y"]
+    path = tmp_path / "loud.npz"
+    np.savez(path, x=x * 1000, y=y)
+    result = run("evaluate", MODEL, "--data", path, "--json")
+    assert result.exit_code == 0
+    assert "saturate" in result.stderr
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "unicorn", None)
+    result = run("verify", MODEL, "--target", "cortex-m4")
+    assert result.exit_code == 2
+    assert "tinydeploy[emulate]" in result.stderr

@@ -1,0 +1,66 @@
+"""Writing a C project to disk, whole or not at all, and only where it keeps the user's limits."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinydeploy.backends.c.project import Project
+from tinydeploy.errors import DeployError
+from tinydeploy.measure import Measurement
+from tinydeploy.targets import Target
+
+
+@dataclass(frozen=True)
+class Export:
+    """An exported C project.
+
+    Attributes:
+        folder: where it was written.
+        measurement: sizes of the linked firmware where a limit made a build necessary, else None.
+    """
+
+    folder: Path
+    project: Project
+    target: Target
+    measurement: Measurement | None
+
+
+class DoesNotFitError(Exception):
+    """The answer is no: the model exceeds a limit that the user set. Nothing was written."""
+
+
+def require_limits(m: Measurement, max_flash: int | None, max_ram: int | None) -> None:
+    """Raises DoesNotFitError where the measured flash or RAM exceeds a limit in bytes."""
+    flash = None if m.sizes is None else m.sizes.flash
+    for what, limit, need in (("flash", max_flash, flash), ("RAM", max_ram, m.ram_bytes)):
+        if limit is None:
+            continue
+        if need is None:
+            raise DeployError(
+                f"the {what} of this target is not measured",
+                where=f"--max-{what.lower()}",
+                hint="name a core or a board with --target",
+            )
+        if need > limit:
+            raise DoesNotFitError(f"{what}: {need:,} B needed, {limit:,} B allowed, {need - limit:,} B over")
+
+
+def write_project(project: Project, folder: Path) -> None:
+    """Writes a project's files into `folder`; beside it first, so that a failure leaves no half of one.
+
+    Raises:
+        DeployError: the folder cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".tinydeploy-", dir=folder) as staging:
+            for name, text in project.files.items():
+                (Path(staging) / name).write_text(text, encoding="ascii", newline="\n")
+            for name in project.files:
+                (Path(staging) / name).replace(folder / name)
+    except OSError as error:
+        raise DeployError(
+            f"cannot be written ({error.strerror})", where=str(folder), hint="name a folder with -o"
+        ) from None
