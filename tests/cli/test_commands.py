@@ -139,6 +139,8 @@ def test_inspect_text_and_json() -> None:
     report = document(run("inspect", MODEL, "--json"))
     assert set(report) >= {"model", "macs", "params", "inputs", "outputs", "ops"}
     assert "arena" in run("inspect", MODEL, "--memory").stdout
+    assert "prunable groups" in run("inspect", MODEL, "--groups").stdout
+    assert document(run("inspect", MODEL, "--groups", "--json"))["groups"]
 
 
 def test_targets_lists_and_shows() -> None:

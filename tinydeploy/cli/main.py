@@ -275,18 +275,22 @@ def evaluate_command(model: str, data: str, input_scale: float, input_mean: floa
 @cli.command("inspect")
 @click.argument("model")
 @click.option("--memory", is_flag=True, help="Print the memory plan as a picture.")
+@click.option("--groups", is_flag=True, help="Print the channels that can only be pruned together.")
 @_json_option
-def inspect_command(model: str, memory: bool, as_json: bool) -> None:
+def inspect_command(model: str, memory: bool, groups: bool, as_json: bool) -> None:
     """Prints MODEL as text: one line a tensor and one a layer, stable enough for diff.
 
     \b
     Example:
       tinydeploy inspect kws.tflite
       tinydeploy inspect kws.tflite --memory
+      tinydeploy inspect kws.tflite --groups
     """
     from tinydeploy import api
     from tinydeploy.ir.show import show
     from tinydeploy.plan import plan_memory
+    from tinydeploy.prune import find_groups
+    from tinydeploy.report.groups import groups_document, groups_text
     from tinydeploy.report.memory import memory_picture
     from tinydeploy.report.summary import graph_summary
 
@@ -295,7 +299,11 @@ def inspect_command(model: str, memory: bool, as_json: bool) -> None:
         document = graph_summary(loaded.graph, loaded.path)
         if memory:
             document["arena_bytes"] = plan_memory(loaded.graph).arena_bytes
+        if groups:
+            document["groups"] = groups_document(find_groups(loaded.graph))
         _print_json(document)
+    elif groups:
+        click.echo(groups_text(find_groups(loaded.graph)), nl=False)
     elif memory:
         click.echo(memory_picture(plan_memory(loaded.graph), len(loaded.graph.nodes)), nl=False)
     else:

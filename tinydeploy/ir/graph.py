@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from tinydeploy.ir.types import Value
+import numpy as np
+
+from tinydeploy.ir.types import Array, Value
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,15 +35,51 @@ class Node:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """How the source model orders the elements of an input or output that the graph holds in another order.
+
+    `held = source.reshape(split).transpose(permutation).reshape(shape of the value)`
+
+    Attributes:
+        shape: the source's shape, for example (1, 3, 32, 32).
+        split: the same elements with every axis that moves by itself; mostly equal to `shape`.
+        permutation: of the axes of `split`, for example (0, 2, 3, 1).
+    """
+
+    shape: tuple[int, ...]
+    split: tuple[int, ...]
+    permutation: tuple[int, ...]
+
+    def to_held(self, x: Array, held: tuple[int, ...]) -> Array:
+        """Samples (n, *shape) as samples (n, *held), contiguous."""
+        axes = (0, *(a + 1 for a in self.permutation))
+        moved: Array = x.reshape(-1, *self.split).transpose(axes).reshape(-1, *held)
+        return np.ascontiguousarray(moved)
+
+    def to_source(self, y: Array) -> Array:
+        """Samples of the held value as samples (n, *shape), contiguous."""
+        inverse = sorted(range(len(self.permutation)), key=self.permutation.__getitem__)
+        moved = y.reshape(-1, *(self.split[a] for a in self.permutation))
+        back: Array = moved.transpose(0, *(a + 1 for a in inverse)).reshape(-1, *self.shape)
+        return np.ascontiguousarray(back)
+
+
+@dataclass(frozen=True)
 class Border:
     """What stood at a graph's input or output in the source model and became arithmetic of the caller.
 
     A float model that starts with QUANTIZE is an integer graph whose border is float: `evaluate`
     quantizes the data, the generated header has the macros.
+
+    Attributes:
+        name: the source model's name of the input or output.
+        is_float: it is float there.
+        layout: where the source orders the elements in another way, such as NCHW; None where it does not.
     """
 
     name: str
     is_float: bool = False
+    layout: Layout | None = None
 
 
 @dataclass(frozen=True)

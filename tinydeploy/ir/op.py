@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from tinydeploy.errors import DeployError
+from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept, required
 from tinydeploy.ir.types import Array, Value
 
 Shape = tuple[int, ...]
@@ -71,3 +72,24 @@ class Op(ABC):
         """Multiply-accumulates of one inference; bias, pooling and elementwise work count nothing."""
         del site
         return 0
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """The coupling rule: channel numbers of the output, from those of the inputs (None: a constant).
+
+        By default channels pass through, as in every op that works on each channel by itself.
+        """
+        del site, coupler
+        return required(ids)
+
+    def narrow(self, site: Site, kept: Sequence[Kept | None], output: Kept) -> tuple[Op, dict[int, Array]]:
+        """This op and its constants once only some channels are left.
+
+        Args:
+            kept: for each activation input the channels that stay; None for a constant.
+            output: the channels of the output that stay.
+
+        Returns:
+            The op, and the new data of each constant input by its index.
+        """
+        del site, kept, output
+        return self, {}

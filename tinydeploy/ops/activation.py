@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinydeploy import numerics
+from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, required
 from tinydeploy.ir.op import Op, Shape, Site
 from tinydeploy.ir.types import Array, Value
 from tinydeploy.ops.requantize import (
@@ -182,6 +183,11 @@ class Softmax(Op):
             self.tables(at)
 
         check_activations(site, integer)
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """Every class takes part in every output, so none may go."""
+        coupler.freeze(required(ids))
+        return required(ids)
 
     def tables(self, site: Site) -> SoftmaxTables:
         return _softmax_tables(self.beta, site.input(0).quant.scale)

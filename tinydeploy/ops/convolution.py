@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept, required
 from tinydeploy.ir.op import Op, Shape, Site
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.linear import LinearParameters, check_linear, linear_parameters
@@ -68,6 +69,23 @@ class Conv2D(_Convolution):
 
     def parameters(self, site: Site) -> LinearParameters:
         return linear_parameters(site, self.activation, output_axis=0)
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """New channels; in a grouped convolution every group must keep as many as the others."""
+        output = coupler.fresh(site.output.shape[3])
+        groups = self.groups(site)
+        for numbers in (required(ids), output) if groups > 1 else ():
+            first, *others = np.split(numbers, groups)
+            for other in others:
+                coupler.tie(first, other)
+        return output
+
+    def narrow(self, site: Site, kept: Sequence[Kept | None], output: Kept) -> tuple[Op, dict[int, Array]]:
+        weights = site.input(1).array
+        inside = required(kept)
+        # The groups keep the same positions, so those of the first group hold for all.
+        narrowed = weights[output][..., inside[inside < weights.shape[3]]]
+        return self, {1: narrowed, **_narrowed_bias(site, output)}
 
     def macs(self, site: Site) -> int:
         _, kh, kw, channels = site.input(1).shape
@@ -132,6 +150,13 @@ class DepthwiseConv2D(_Convolution):
     def parameters(self, site: Site) -> LinearParameters:
         return linear_parameters(site, self.activation, output_axis=3)
 
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """Each output is its input's channel, several times with a multiplier."""
+        return np.repeat(required(ids), self.multiplier(site))
+
+    def narrow(self, site: Site, kept: Sequence[Kept | None], output: Kept) -> tuple[Op, dict[int, Array]]:
+        return self, {1: site.input(1).array[..., output], **_narrowed_bias(site, output)}
+
     def macs(self, site: Site) -> int:
         _, kh, kw, _ = site.input(1).shape
         return site.output.elements * kh * kw
@@ -156,6 +181,11 @@ class DepthwiseConv2D(_Convolution):
     def run_float(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         x = pad_image(_images(arrays[0]), self.padding, 0.0)
         return _float_result(self, site, self._accumulate(site, x, site.input(1).array))
+
+
+def _narrowed_bias(site: Site, output: Kept) -> dict[int, Array]:
+    bias = site.optional(2)
+    return {} if bias is None else {2: bias.array[output]}
 
 
 def _images(x: Array | None) -> Array:

@@ -9,6 +9,7 @@ import numpy as np
 
 from tinydeploy import numerics
 from tinydeploy.errors import DeployError
+from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept
 from tinydeploy.ir.op import Op, Shape, Site
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.requantize import (
@@ -38,6 +39,25 @@ class _Binary(Op):
             return tuple(np.broadcast_shapes(a.shape, b.shape))
         except ValueError:
             raise DeployError(f"the shapes {a.shape} and {b.shape} do not broadcast") from None
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """Both operands have the same channels; one that is broadcast along them has a single frozen one."""
+        channels = site.output.shape[-1] if site.output.shape else 1
+        full = [n for n in ids if n is not None and len(n) == channels]
+        coupler.freeze(*(n for n in ids if n is not None and len(n) != channels))
+        if not full:
+            return coupler.frozen(channels)
+        for other in full[1:]:
+            coupler.tie(full[0], other)
+        return full[0]
+
+    def narrow(self, site: Site, kept: Sequence[Kept | None], output: Kept) -> tuple[Op, dict[int, Array]]:
+        constants = {
+            i: v.array[..., output]
+            for i, v in enumerate(site.inputs)
+            if v is not None and v.is_constant and v.shape[-1:] == site.output.shape[-1:]
+        }
+        return self, constants
 
     def _operands(self, site: Site, arrays: Sequence[Array | None]) -> tuple[Array, Array]:
         """Both inputs with the rank of the output behind the sample axis."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept, required
 from tinydeploy.ir.op import Op, Shape, Site
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.linear import LinearParameters, check_linear, linear_parameters
@@ -54,6 +55,17 @@ class FullyConnected(Op):
 
     def parameters(self, site: Site) -> LinearParameters:
         return linear_parameters(site, self.activation, output_axis=0)
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        return coupler.fresh(site.output.shape[-1])
+
+    def narrow(self, site: Site, kept: Sequence[Kept | None], output: Kept) -> tuple[Op, dict[int, Array]]:
+        weights, bias = site.input(1).array, site.optional(2)
+        channels = site.input(0).shape[-1]
+        # The input may be an image that the layer flattens: its channels then repeat along a row.
+        columns = np.concatenate([required(kept) + i for i in range(0, weights.shape[1], channels)])
+        narrowed = weights[output][:, columns]
+        return self, {1: narrowed} if bias is None else {1: narrowed, 2: bias.array[output]}
 
     def macs(self, site: Site) -> int:
         return site.output.elements * site.input(1).shape[1]

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept, required
 from tinydeploy.ir.op import Op, Shape, Site
 from tinydeploy.ir.types import Array, DType
 from tinydeploy.ops.requantize import (
@@ -44,6 +45,22 @@ class Reshape(Op):
             require_same_quantization(at.input(0), at.output)
 
         check_activations(site, integer)
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """Flattening repeats the channels pixel by pixel; a reshape that mixes them freezes them."""
+        before = np.broadcast_to(required(ids), site.input(0).shape).reshape(self.shape)
+        if not self.shape:
+            coupler.freeze(required(ids))
+            return coupler.frozen(1)
+        rows = before.reshape(-1, self.shape[-1])
+        if (rows == rows[0]).all():
+            first: ChannelIds = rows[0].copy()
+            return first
+        coupler.freeze(required(ids))
+        return coupler.frozen(self.shape[-1])
+
+    def narrow(self, site: Site, kept: Sequence[Kept | None], output: Kept) -> tuple[Op, dict[int, Array]]:
+        return Reshape((*self.shape[:-1], len(output)) if self.shape else ()), {}
 
     def run_integer(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         assert arrays[0] is not None
@@ -85,6 +102,11 @@ class Pad(Op):
             require(-128 <= self.fill(at) <= 127, f"the fill {self.value} is no int8")
 
         check_activations(site, integer)
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """Channels pass; new ones at their ends stay."""
+        before, after = self.paddings[-1]
+        return np.concatenate([coupler.frozen(before), required(ids), coupler.frozen(after)])
 
     def fill(self, site: Site) -> int:
         """The fill as a quantized integer."""
@@ -134,6 +156,16 @@ class Concatenation(Op):
                 self.requantization(at, i)
 
         check_activations(site, integer)
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """One behind the other along the channel axis; along another axis the inputs share channels."""
+        last = len(site.output.shape) - 1
+        numbers = [coupler.frozen(site.input(i).shape[-1]) if n is None else n for i, n in enumerate(ids)]
+        if self.axis == last:
+            return np.concatenate(numbers)
+        for other in numbers[1:]:
+            coupler.tie(numbers[0], other)
+        return numbers[0]
 
     def requantization(self, site: Site, index: int) -> Requantization | None:
         """How input `index` becomes the output's scale; None where it is copied."""

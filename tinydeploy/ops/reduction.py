@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, required
 from tinydeploy.ir.op import Op, Shape, Site
 from tinydeploy.ir.types import Array
 from tinydeploy.numerics import Multiplier
@@ -45,6 +46,13 @@ class Mean(Op):
         if self.keep_dims:
             return tuple(1 if i in self.axes else n for i, n in enumerate(shape))
         return tuple(n for i, n in enumerate(shape) if i not in self.axes)
+
+    def couple(self, site: Site, ids: Sequence[ChannelIds | None], coupler: ChannelCoupler) -> ChannelIds:
+        """Channels pass, unless the mean is taken over them."""
+        if len(site.input(0).shape) - 1 not in self.axes:
+            return required(ids)
+        coupler.freeze(required(ids))
+        return coupler.frozen(site.output.shape[-1] if site.output.shape else 1)
 
     def count(self, site: Site) -> int:
         """Elements behind each mean."""

@@ -1,0 +1,92 @@
+"""How much each channel matters, by one of several measures."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from tinydeploy.errors import DeployError
+from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.types import Array
+from tinydeploy.ops import DepthwiseConv2D
+from tinydeploy.prune.groups import Group, Groups
+
+Gradients = Mapping[str, Array]
+"""For each weight constant the gradient of the loss, of the constant's shape."""
+
+_Measure = Callable[[Array], Array]
+
+
+def _l1(rows: Array) -> Array:
+    result: Array = np.abs(rows).sum(axis=1)
+    return result
+
+
+def _l2(rows: Array) -> Array:
+    result: Array = np.sqrt((rows.astype(np.float64) ** 2).sum(axis=1))
+    return result
+
+
+_NORMS: dict[str, _Measure] = {"l1": _l1, "l2": _l2}
+
+IMPORTANCES = ("l1", "l2", "taylor", "random")
+"""l1, l2: norm of the weights that write a channel (Li et al. 2017, "Pruning Filters for Efficient
+ConvNets", section 3.1). taylor: |sum of weight times gradient| (Molchanov et al. 2019, "Importance
+Estimation for Neural Network Pruning", equation 8). random: a seeded draw, the baseline."""
+
+
+def importance(
+    graph: Graph, groups: Groups, measure: str, *, gradients: Gradients | None = None, seed: int = 0
+) -> dict[int, float]:
+    """A number for every channel root that may be removed; larger matters more.
+
+    Each layer's numbers are divided by their mean over the layer, so that layers of different scale can be
+    compared, and summed over the layers that write the channel.
+
+    Raises:
+        DeployError: the measure does not exist, or `taylor` was given no gradients.
+    """
+    if measure not in IMPORTANCES:
+        raise DeployError(
+            f"{measure!r} is no importance", where="--importance", hint=f"one of {', '.join(IMPORTANCES)}"
+        )
+    if measure == "taylor" and gradients is None:
+        raise DeployError("taylor importance needs gradients", where="--importance", hint="give it data")
+    result: dict[int, float] = {}
+    for group in groups.groups:
+        if measure == "random":
+            # By the group's name, so that a draw does not depend on what else is in the network.
+            rng = np.random.default_rng([seed, zlib.crc32(group.name.encode())])
+            drawn = rng.random(len(group.channels))
+            result.update({c.root: float(v) for c, v in zip(group.channels, drawn, strict=True)})
+            continue
+        scores = _layer_scores(graph, group, measure, gradients)
+        for channel in group.channels:
+            result[channel.root] = sum(float(scores[name][index]) for name, index in channel.outputs)
+    return result
+
+
+def _layer_scores(graph: Graph, group: Group, measure: str, gradients: Gradients | None) -> dict[str, Array]:
+    """For each layer of a group one score per output channel, with mean 1."""
+    scores = {}
+    for node in graph.nodes:
+        if node.name not in group.layers:
+            continue
+        name = str(node.inputs[1])
+        weights = graph.value(name).array
+        axis = 3 if isinstance(node.op, DepthwiseConv2D) else 0
+        rows = _rows(weights, axis)
+        if gradients is not None and measure == "taylor":
+            score: Array = np.abs((rows * _rows(gradients[name], axis)).sum(axis=1))
+        else:
+            score = _NORMS[measure](rows)
+        mean = float(score.mean())
+        scores[node.name] = score / mean if mean > 0 else np.zeros_like(score)
+    return scores
+
+
+def _rows(weights: Array, axis: int) -> Array:
+    moved = np.moveaxis(weights, axis, 0)
+    return moved.reshape(moved.shape[0], -1)
