@@ -33,7 +33,9 @@ from tinydeploy.prune import (
     select_by_params,
     select_by_ratio,
 )
+from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.prune.select import SelectOptions
+from tinydeploy.prune.sensitivity import choose_ratios, scan_sensitivity
 
 SAME = Padding(1, 1, 1, 1)
 SEED = 11
@@ -237,3 +239,52 @@ def test_a_goal_that_cannot_be_reached_says_so() -> None:
     groups = find_groups(graph)
     with pytest.raises(DeployError, match="smallest allowed"):
         select_by_macs(graph, groups, importance(graph, groups, "l1"), 0.001)
+
+
+def test_a_sensitivity_scan_finds_the_group_that_matters_least() -> None:
+    graph = residual()
+    # The layer whose weights are next to nothing can lose most of its channels.
+    values = dict(graph.values) | {"inner.w": constant("inner.w", graph.value("inner.w").array * 1e-4)}
+    values["inner.b"] = constant("inner.b", graph.value("inner.b").array * 1e-4)
+    graph = Graph("net", values, graph.nodes, graph.inputs, graph.outputs)
+    x = np.random.default_rng(5).normal(0, 1, (8, *graph.value("x").shape)).astype(np.float32)
+    (reference,) = run(graph, [x])
+
+    def score(candidate: Graph) -> float:
+        return 1.0 - float(np.abs(run(candidate, [x])[0] - reference).mean() / np.abs(reference).mean())
+
+    groups = find_groups(graph)
+    scores = importance(graph, groups, "l1")
+    options = SelectOptions(divisor=1)
+    scan = scan_sensitivity(graph, groups, scores, score, options)
+    assert scan.baseline == 1.0
+    assert scan.ratios_within(0.01)["inner"] == 0.75
+    assert scan.ratios_within(0.01).get("stem", 0.0) < 0.75
+    removed = choose_ratios(graph, groups, scores, scan, score, 0.05, options)
+    assert removed
+    assert scan.baseline - score(remove(graph, groups, removed)) <= 0.05
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "amount"),
+    [
+        (None, "none", 0.0),
+        ("auto", "auto", 0.0),
+        ("0.3", "ratio", 0.3),
+        ("macs=50%", "macs", 0.5),
+        ("params=12.5%", "params", 0.125),
+        ("flash=64k", "flash", 65536),
+        ("ram=20000", "ram", 20000),
+        ("latency=12.5ms", "latency", 12.5),
+    ],
+)
+def test_goals_are_read(text: str | None, kind: str, amount: float) -> None:
+    assert parse_goal(text) == PruneGoal(kind, amount)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "1.0", "-0.1", "nan", "macs=50", "macs=0%", "speed=2", "flash=x", "ram=-1"]
+)
+def test_a_goal_that_means_nothing_is_refused(text: str) -> None:
+    with pytest.raises(DeployError):
+        parse_goal(text)
