@@ -13,7 +13,7 @@ from typing import IO, Any
 import numpy as np
 
 from tinydeploy.errors import DeployError
-from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.graph import Border, Graph
 from tinydeploy.ir.types import Array, Value
 from tinydeploy.ops.quantize import quantize_array
 
@@ -51,7 +51,8 @@ class Samples:
 
     Attributes:
         inputs: one array per graph input, of shape (samples, *value.shape).
-        labels: `y` as it stands in the file, or None.
+        labels: `y` as it stands in the file, or None; values of the output's shape in the source model's
+            layout are brought to the graph's.
         warnings: what the user should know about the conversion.
     """
 
@@ -115,6 +116,8 @@ def _read_header(stream: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any
 def fit_samples(graph: Graph, data: Dataset, *, scale: float = 1.0, mean: float = 0.0) -> Samples:
     """Brings the data of a file into the model's types and shapes.
 
+    Data is in the source model's layout (NCHW for a model from PyTorch) and becomes the graph's.
+
     Float data is in real units and is quantized; data of the input's own integer type goes in as it is;
     any other integers become `scale * (x - mean)` in real units first.
 
@@ -126,19 +129,51 @@ def fit_samples(graph: Graph, data: Dataset, *, scale: float = 1.0, mean: float 
     """
     warnings: list[str] = []
     inputs = [
-        _fit(graph.value(name), x, data.path, scale, mean, warnings)
-        for name, x in zip(graph.inputs, data.inputs(len(graph.inputs)), strict=True)
+        _fit(
+            graph.value(name),
+            _to_held(graph.value(name), border, x, data.path),
+            data.path,
+            scale,
+            mean,
+            warnings,
+        )
+        for name, border, x in zip(
+            graph.inputs, graph.input_borders, data.inputs(len(graph.inputs)), strict=True
+        )
     ]
     if len({x.shape[0] for x in inputs}) != 1 or inputs[0].shape[0] == 0:
         raise DeployError("there is no sample, or the inputs differ in their number", where=data.path)
     labels = data.labels
     if labels is not None and (labels.ndim == 0 or labels.shape[0] != inputs[0].shape[0]):
         raise DeployError(f"y has the shape {labels.shape} for {inputs[0].shape[0]} samples", where=data.path)
-    return Samples(tuple(inputs), labels, tuple(warnings))
+    return Samples(tuple(inputs), _labels_to_held(graph, labels), tuple(warnings))
+
+
+def source_outputs(graph: Graph, outputs: Sequence[Array]) -> tuple[Array, ...]:
+    """What the engine returned, in the source model's layout: (samples, *source shape) each."""
+    pairs = zip(outputs, graph.output_borders, strict=True)
+    return tuple(y if b.layout is None else b.layout.to_source(y) for y, b in pairs)
+
+
+def _to_held(value: Value, border: Border, x: Array, path: str) -> Array:
+    if border.layout is None:
+        return x
+    shape = border.layout.shape
+    return border.layout.to_held(_with_samples(value.name, shape, x, path), value.shape)
+
+
+def _labels_to_held(graph: Graph, labels: Array | None) -> Array | None:
+    """Labels are converted only where they are values of the one output, in the source's shape."""
+    layout = graph.output_borders[0].layout
+    if labels is None or layout is None or len(graph.outputs) != 1:
+        return labels
+    if labels.shape[1:] not in (layout.shape, layout.shape[1:]):
+        return labels
+    return layout.to_held(labels, graph.value(graph.outputs[0]).shape)
 
 
 def _fit(value: Value, x: Array, path: str, scale: float, mean: float, warnings: list[str]) -> Array:
-    shaped = _with_samples(value, x, path)
+    shaped = _with_samples(value.name, value.shape, x, path)
     if shaped.dtype == value.dtype.numpy:
         if value.dtype.is_float:
             _require_finite(shaped, value, path)
@@ -169,15 +204,15 @@ def _require_finite(x: Array, value: Value, path: str) -> None:
         raise DeployError(f"the data for input {value.name!r} holds NaN or infinity", where=path)
 
 
-def _with_samples(value: Value, x: Array, path: str) -> Array:
+def _with_samples(name: str, shape: tuple[int, ...], x: Array, path: str) -> Array:
     """(samples, *shape), where the file may leave out the model's batch axis of 1."""
-    if x.ndim >= 1 and x.shape[1:] == value.shape:
+    if x.ndim >= 1 and x.shape[1:] == shape:
         return x
-    if value.shape[:1] == (1,) and x.ndim >= 1 and x.shape[1:] == value.shape[1:]:
-        return x.reshape(x.shape[0], *value.shape)
-    expected = list(value.shape[1:] if value.shape[:1] == (1,) else value.shape)
+    if shape[:1] == (1,) and x.ndim >= 1 and x.shape[1:] == shape[1:]:
+        return x.reshape(x.shape[0], *shape)
+    expected = list(shape[1:] if shape[:1] == (1,) else shape)
     raise DeployError(
-        f"x has the shape {list(x.shape)}, and input {value.name!r} takes [samples, *{expected}]",
+        f"x has the shape {list(x.shape)}, and input {name!r} takes [samples, *{expected}]",
         where=path,
         hint="put the samples first and keep the source model's layout",
     )

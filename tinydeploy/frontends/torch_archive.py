@@ -1,10 +1,10 @@
 """`.pt2` files (torch.export archives) without trust.
 
 `torch.export.load` is not used, on purpose. In torch 2.13 it offers no `weights_only`, and it
-- unpickles every weight and constant whose entry says `use_pickle` with `weights_only=False`, and every
-  custom or opaque object of the archive;
+- unpickles, without restriction, the sample inputs, every weight and constant whose entry says `use_pickle`,
+  and every custom or opaque object of the archive;
 - hands the archive's expression strings to `sympy.sympify`, which evaluates them as Python;
-- executes the archive's `guards_code`, and loads compiled libraries that lie in `data/aotinductor`.
+- loads the compiled libraries that lie in `data/aotinductor`.
 Each of these runs what a hostile file says. The archive's two useful parts need none of it: the graph is
 JSON (torch/_export/serde/schema.py states its fields), and weights are raw bytes beside a JSON that gives
 type, sizes and strides. Both are read here, with numpy; whatever else the archive holds is never opened,
@@ -17,7 +17,7 @@ import json
 import math
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from tinydeploy.ir.types import Array
 
 _SAVE_AGAIN = "write the file again with torch.export.save of torch 2.8 or newer"
 _SCHEMA_MAJOR = 8
+_MAX_JSON = 1 << 26
 
 # torch/_export/serde/schema.py, class ScalarType. numpy has no bfloat16; it is widened below.
 _DTYPES = {
@@ -46,6 +47,9 @@ _DTYPES = {
 }
 _FLOAT32, _BFLOAT16 = 7, 13
 
+_LISTS = frozenset({"as_ints", "as_floats", "as_bools"})
+_PLAIN = frozenset({"as_int", "as_float", "as_bool", "as_string"})
+
 
 def read_archive(path: Path) -> Program:
     """The program of a `.pt2` file.
@@ -61,7 +65,9 @@ def read_archive(path: Path) -> Program:
     except FileNotFoundError:
         raise DeployError("no such file", where=str(path), hint="check the path") from None
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
-        raise DeployError(f"is not a readable .pt2 file ({error})", where=str(path), hint=_SAVE_AGAIN) from None
+        raise DeployError(
+            f"is not a readable .pt2 file ({error})", where=str(path), hint=_SAVE_AGAIN
+        ) from None
     except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
         raise DeployError(
             f"is damaged, or of a version that is not known ({type(error).__name__}: {str(error)[:200]})",
@@ -90,6 +96,9 @@ class _Archive:
         return self._archive.read(info)
 
     def _json(self, name: str) -> Any:
+        info = self._members.get(name)
+        if info is not None and info.file_size > _MAX_JSON:
+            raise DeployError(f"{name} has {info.file_size} bytes; the limit is {_MAX_JSON}")
         return json.loads(self._bytes(name))
 
     def program(self) -> Program:
@@ -97,7 +106,9 @@ class _Archive:
             raise DeployError("its weights are not little-endian", hint=_SAVE_AGAIN)
         models = [n for n in self._members if n.startswith("models/") and n.endswith(".json")]
         if len(models) != 1:
-            raise DeployError(f"holds {len(models)} exported programs, and one is supported", hint=_SAVE_AGAIN)
+            raise DeployError(
+                f"holds {len(models)} exported programs, and one is supported", hint=_SAVE_AGAIN
+            )
         name = models[0].removeprefix("models/").removesuffix(".json")
         model = self._json(models[0])
         if model["schema_version"]["major"] != _SCHEMA_MAJOR:
@@ -111,14 +122,21 @@ class _Archive:
 
     def _tensors(self, folder: str, model: str) -> Iterator[tuple[str, Array]]:
         config = self._json(f"data/{folder}/{model}_{folder}_config.json")["config"]
+        total = 0
         for name, entry in config.items():
             if entry["use_pickle"] or entry["tensor_meta"] is None:
                 raise DeployError(
-                    f"the constant {name!r} is stored as a pickle, which can run anything and is never loaded",
+                    f"the constant {name!r} is a pickle, which can run anything and is never loaded",
                     hint="save plain contiguous tensors on the CPU, or name the module and give --weights"
                     " FILE.safetensors",
                 )
-            yield name, _tensor(self._bytes(f"data/{folder}/{entry['path_name']}"), entry["tensor_meta"], name)
+            data = self._bytes(f"data/{folder}/{entry['path_name']}")
+            array = _tensor(data, entry["tensor_meta"], name)
+            # Many entries may name the same bytes.
+            total += array.size
+            if total > limits.MAX_TOTAL_ELEMENTS:
+                raise DeployError(f"its constants have over {limits.MAX_TOTAL_ELEMENTS} elements")
+            yield name, array
 
 
 def _integer(size: Any) -> int:
@@ -139,14 +157,14 @@ def _tensor(data: bytes, meta: Any, name: str) -> Array:
     offset = _integer(meta["storage_offset"])
     if len(sizes) != len(strides) or len(sizes) > limits.MAX_RANK or min((offset, *sizes, *strides)) < 0:
         raise DeployError(f"the constant {name!r} has sizes {sizes} and strides {strides}")
-    if math.prod(sizes) > limits.MAX_ELEMENTS:
-        raise DeployError(f"the constant {name!r} has {math.prod(sizes)} elements")
     flat = np.frombuffer(data[: len(data) - len(data) % np.dtype(dtype).itemsize], dtype)
     last = offset + sum((n - 1) * s for n, s in zip(sizes, strides, strict=True))
-    if math.prod(sizes) and last >= flat.size:
-        raise DeployError(f"the constant {name!r} reaches beyond its {len(data)} bytes")
+    # Strides of 0 could make a few bytes as large as memory.
+    count = math.prod(sizes)
+    if count > flat.size or (count > 0 and last >= flat.size):
+        raise DeployError(f"the constant {name!r} of sizes {sizes} reaches beyond its {len(data)} bytes")
     steps = tuple(s * flat.itemsize for s in strides)
-    if not math.prod(sizes):
+    if count == 0:
         return np.zeros(sizes, np.float32)
     view = np.lib.stride_tricks.as_strided(flat[offset:], sizes, steps, writeable=False)
     if meta["dtype"] == _BFLOAT16:
@@ -174,7 +192,9 @@ class _Reader:
                 name = _only(entry["arg"], "as_tensor", "an input")["name"]
                 inputs.append((name, self._input_shape(name)))
                 continue
-            path = entry.get("parameter_name") or entry.get("buffer_name") or entry.get("tensor_constant_name")
+            path = (
+                entry.get("parameter_name") or entry.get("buffer_name") or entry.get("tensor_constant_name")
+            )
             if path is None or path not in stored:
                 raise DeployError(f"an input of kind {kind} is not supported, or its data is missing")
             name = entry["arg"]["name"]
@@ -223,19 +243,21 @@ class _Reader:
 
     def _argument(self, argument: Any) -> Any:
         ((kind, value),) = argument.items()
-        simple = {
-            "as_none": lambda: None,
-            "as_tensor": lambda: Tensor(value["name"]),
-            "as_tensors": lambda: tuple(Tensor(v["name"]) for v in value),
-            "as_sym_int": lambda: self._size(value),
-            "as_sym_ints": lambda: tuple(self._size(v) for v in value),
-            "as_ints": lambda: tuple(value),
-            "as_floats": lambda: tuple(value),
-            "as_bools": lambda: tuple(value),
+        if kind == "as_tensors":
+            return tuple(Tensor(v["name"]) for v in value)
+        if kind == "as_sym_ints":
+            return tuple(self._size(v) for v in value)
+        if kind in _LISTS:
+            return tuple(value)
+        if kind in _PLAIN:
+            return value
+        convert: dict[str, Callable[[Any], Any]] = {
+            "as_none": lambda _: None,
+            "as_tensor": lambda v: Tensor(v["name"]),
+            "as_sym_int": self._size,
+            "as_scalar_type": lambda v: "float32" if v == _FLOAT32 else f"number {v}",
         }
-        if kind in simple:
-            return simple[kind]()
-        return value if kind in {"as_int", "as_float", "as_bool", "as_string"} else _Opaque(kind)
+        return convert[kind](value) if kind in convert else _Opaque(kind)
 
     def _size(self, size: Any) -> int:
         name = size.get("as_name")

@@ -22,6 +22,10 @@ _PERMUTE_HINT = (
 )
 
 
+# Each element of an activation costs 8 bytes here, for where it lies.
+_MAX_ELEMENTS = 1 << 26
+
+
 class UnknownError(DeployError):
     """An operand that an earlier error left without a value; that error says enough."""
 
@@ -41,6 +45,7 @@ class Builder:
     held: dict[str, Held] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+    _elements: int = 0
 
     def input(self, name: str, shape: Shape, layout: Callable[[Shape], Order]) -> Value:
         """A graph input held in `layout`."""
@@ -53,22 +58,19 @@ class Builder:
         """A float constant under a free name made from `name`."""
         return self._keep(constant(self._free(name), np.asarray(data, np.float32)))
 
-    def emit(
-        self, name: str, op: Op, inputs: Sequence[Value], shape: Shape, order: Order | None = None
-    ) -> Held:
+    def emit(self, name: str, op: Op, inputs: Sequence[Value], shape: Shape, order: Order) -> Held:
         """Adds a node.
 
         Args:
             name: what it and its output are called, if free.
             shape: the source's shape of the result.
-            order: where its elements lie, of as many elements; None for those of the first input.
+            order: where its elements lie, of as many elements.
         """
         out = op.output_shape(Site(tuple(inputs), ()))
         free = self._free(name)
         value = self._keep(Value(free, DType.FLOAT32, out))
         self.nodes.append(Node(free, op, tuple(v.name for v in inputs), (free,)))
-        given = plain(shape) if order is None else order
-        return Held(value, shape, given.reshape(out))
+        return Held(value, shape, order.reshape(out))
 
     def place(self, held: Held, order: Order) -> Value:
         """The value with exactly this order, reshaped where only the axes differ.
@@ -86,7 +88,9 @@ class Builder:
             return held.value
         name = f"{held.value.name}_{'x'.join(map(str, shape))}"
         known = self.values.get(name)
-        if known is not None and any(n.outputs == (name,) and n.inputs == (held.value.name,) for n in self.nodes):
+        if known is not None and any(
+            n.outputs == (name,) and n.inputs == (held.value.name,) for n in self.nodes
+        ):
             return known
         return self.emit(name, ops.Reshape(shape), [held.value], held.shape, held.order).value
 
@@ -98,6 +102,9 @@ class Builder:
         return self.place(held, plain(held.shape)), False
 
     def _keep(self, value: Value) -> Value:
+        self._elements += 0 if value.is_constant else value.elements
+        if self._elements > _MAX_ELEMENTS:
+            raise DeployError(f"all tensors together have over {_MAX_ELEMENTS} elements, which is the limit")
         self.values[value.name] = value
         return value
 

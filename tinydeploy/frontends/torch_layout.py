@@ -24,6 +24,8 @@ from tinydeploy.ir.types import Array, Value
 Order = npt.NDArray[np.int64]
 Shape = tuple[int, ...]
 
+_MAX_ELEMENTS = 1 << 22
+
 
 @dataclass(frozen=True)
 class Held:
@@ -45,7 +47,13 @@ class Held:
 
 
 def plain(shape: Shape) -> Order:
-    """The source's own order."""
+    """The source's own order.
+
+    Raises:
+        DeployError: more elements than any microcontroller's tensor has; checked before memory is taken.
+    """
+    if math.prod(shape) > _MAX_ELEMENTS:
+        raise DeployError(f"a tensor of shape {shape}; the limit is {_MAX_ELEMENTS} elements")
     return np.arange(math.prod(shape), dtype=np.int64).reshape(shape)
 
 
@@ -133,7 +141,7 @@ def constant_as_held(data: Array, held: Held) -> Array:
         full = np.broadcast_to(data, held.shape).ravel()[held.order]
     except ValueError:
         raise DeployError(
-            f"a constant of shape {data.shape} and a tensor of shape {held.shape} do not broadcast to the latter"
+            f"a constant of shape {data.shape} and a tensor of shape {held.shape} do not broadcast"
         ) from None
     for axis in range(full.ndim):
         first = full.take([0], axis)

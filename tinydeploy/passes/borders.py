@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from tinydeploy.ir.graph import Border, Graph, Node
+from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ops import Dequantize, Quantize
 
 
@@ -37,7 +37,7 @@ def _strip_inputs(graph: Graph) -> Graph:
         # A QUANTIZE whose result leaves the graph at once is all that the model does.
         if isinstance(nodes[0].op, Quantize) and result not in outputs:
             inputs[i] = result
-            borders[i] = Border(graph.input_borders[i].name, is_float=True)
+            borders[i] = replace(graph.input_borders[i], is_float=True)
             gone.append(nodes[0])
     if not gone:
         return graph
@@ -61,7 +61,7 @@ def _strip_outputs(graph: Graph) -> Graph:
             continue
         taken.add(source)
         outputs[i] = source
-        borders[i] = Border(graph.output_borders[i].name, is_float=True)
+        borders[i] = replace(graph.output_borders[i], is_float=True)
         gone.append(node)
     if not gone:
         return graph

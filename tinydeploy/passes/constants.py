@@ -26,7 +26,7 @@ def fold_constants(graph: Graph) -> Graph:
         if not constant or node.outputs[0] in graph.outputs:
             nodes.append(node)
             continue
-        values[node.outputs[0]] = _evaluate(current, node)
+        values[node.outputs[0]] = evaluate(current, node)
     if len(nodes) == len(graph.nodes):
         return graph
     used = {n for node in nodes for n in (*node.inputs, *node.outputs)} | {*graph.inputs, *graph.outputs}
@@ -34,7 +34,8 @@ def fold_constants(graph: Graph) -> Graph:
     return replace(graph, values=kept, nodes=tuple(nodes))
 
 
-def _evaluate(graph: Graph, node: Node) -> Value:
+def evaluate(graph: Graph, node: Node) -> Value:
+    """The output of a node that reads constants only, as a constant."""
     site = site_of(graph, node)
     arrays = [None if v is None else v.array[np.newaxis] for v in site.inputs]
     compute = node.op.run_float if site.output.dtype.is_float else node.op.run_integer
