@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinydeploy.errors import DeployError
@@ -127,6 +127,7 @@ def test_numbers_of_one_sign_get_a_range_that_starts_at_zero(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CALIBRATORS)
+@settings(deadline=None, derandomize=True)
 @given(st.lists(st.lists(FINITE, max_size=8), max_size=4))
 def test_a_range_contains_zero_and_nothing_that_was_not_seen(name: str, batches: list[list[float]]) -> None:
     r = observed(make_calibrator(name), *batches)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +20,7 @@ from graphs import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from interpreters import run_micro
+from quantize_support import integers_of, scale_of, steps_off
 
 from tinydeploy import ops
 from tinydeploy.backends.tflite import write_tflite
@@ -28,35 +28,15 @@ from tinydeploy.engine import run
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Border, Graph, Node
 from tinydeploy.ir.show import show
-from tinydeploy.ir.types import Array, DType, Quantization, Value, constant
+from tinydeploy.ir.types import DType, Value, constant
 from tinydeploy.ir.verify import verify
 from tinydeploy.ops import OPS, Activation
-from tinydeploy.ops.quantize import dequantize_array, quantize_array
+from tinydeploy.ops.quantize import dequantize_array
 from tinydeploy.quantize import CALIBRATORS, QuantizeOptions, Range, calibrate, quantize, quantize_with_ranges
-from tinydeploy.quantize.rules import PROBABILITY, RULES
+from tinydeploy.quantize.rules import RULES
 
 REFUSED = {"QUANTIZE", "DEQUANTIZE"}
 QUANTIZED = sorted(set(MAKERS) - REFUSED)
-
-
-def integers_of(graph: Graph, x: list[Array]) -> list[Array]:
-    """Real inputs in the units of an integer graph."""
-    values = [graph.value(name) for name in graph.inputs]
-    return [quantize_array(a, v.quant, v.dtype) for a, v in zip(x, values, strict=True)]
-
-
-def steps_off(float_graph: Graph, int_graph: Graph, x: list[Array]) -> float:
-    """The largest difference of an output, in steps of its scale."""
-    results = run(int_graph, integers_of(int_graph, x))
-    worst = 0.0
-    for name, real, q in zip(int_graph.outputs, run(float_graph, x), results, strict=True):
-        quant = int_graph.value(name).quant
-        worst = max(worst, float(np.abs(dequantize_array(q, quant) - real).max()) / quant.scale)
-    return worst
-
-
-def scale_of(graph: Graph, name: str) -> Quantization:
-    return graph.value(name).quant
 
 
 def test_every_op_has_a_rule_or_is_refused_by_name() -> None:
@@ -89,7 +69,7 @@ def test_one_op_is_within_a_few_output_steps(kind: str, seed: int) -> None:
     assert steps_off(graph, result, x) <= 3.0
 
 
-@settings(deadline=None, max_examples=25)
+@settings(deadline=None, max_examples=25, derandomize=True)
 @given(st.integers(0, 10_000), st.sampled_from(["minmax", "percentile", "mse"]))
 def test_a_random_network_is_near_its_float_original(seed: int, calibration: str) -> None:
     graph = random_network(seed)
@@ -166,8 +146,8 @@ def test_what_saturates_stays_in_its_type_and_near_the_end() -> None:
     assert y.max() == 127
 
 
-@pytest.mark.parametrize("kind", QUANTIZED)
-@pytest.mark.parametrize("level", [0.0, 1.0, -3.0, 1e-20, 1e12])
+@pytest.mark.parametrize("kind", sorted(set(QUANTIZED) - {"LOGISTIC"}))
+@pytest.mark.parametrize("level", [0.0, 1.0, -3.0, 1e-20, 1e8])
 @pytest.mark.parametrize("calibration", CALIBRATORS)
 def test_constant_data_give_a_legal_graph(kind: str, level: float, calibration: str) -> None:
     graph = single_op_graph(kind, is_float=True)
@@ -177,16 +157,35 @@ def test_constant_data_give_a_legal_graph(kind: str, level: float, calibration: 
     run(result, integers_of(result, x))
 
 
-@settings(deadline=None, max_examples=200)
-@given(
-    st.sampled_from(QUANTIZED),
-    st.lists(st.tuples(st.integers(-17, 17), st.integers(-17, 17)), min_size=3, max_size=3),
-)
+@pytest.mark.parametrize("kind", QUANTIZED)
+@settings(deadline=None, max_examples=60, derandomize=True)
+@given(st.lists(st.tuples(st.integers(-17, 8), st.integers(-17, 8)), min_size=3, max_size=3))
 def test_ranges_of_any_magnitude_give_a_legal_graph(kind: str, powers: list[tuple[int, int]]) -> None:
-    graph = single_op_graph(kind, is_float=True)
-    names = [*graph.inputs, *graph.nodes[0].outputs]
-    ranges = {n: Range(-(10.0**a), 10.0**b) for n, (a, b) in zip(names, powers, strict=False)}
+    graph = behind_a_layer(kind)
+    names = [*graph.inputs, *(n.outputs[0] for n in graph.nodes)]
+    ranges = {n: Range(-(10.0**a), 10.0**b) for n, (a, b) in zip(names, 2 * powers, strict=False)}
     verify(quantize_with_ranges(graph, ranges))
+
+
+def behind_a_layer(kind: str) -> Graph:
+    """One op whose inputs a layer computes, so that no caller sees their scales."""
+    graph = single_op_graph(kind, is_float=True)
+    values, nodes, renamed = dict(graph.values), [], {}
+    for name in graph.inputs:
+        inner = f"{name}_inner"
+        values[inner] = replace(values[name], name=inner)
+        nodes.append(Node(inner, ops.Add(), (name, name), (inner,)))
+        renamed[name] = inner
+    nodes += [replace(n, inputs=tuple(renamed.get(str(i), i) for i in n.inputs)) for n in graph.nodes]
+    return replace(graph, values=values, nodes=tuple(nodes))
+
+
+def test_a_sigmoid_of_an_input_beyond_its_rule_is_refused() -> None:
+    graph = single_op_graph("LOGISTIC", is_float=True)
+    ranges = {"input_0": Range(-1e4, 1e4), "logistic_0": Range(0.0, 1.0)}
+    with pytest.raises(DeployError, match="input needs the scale") as caught:
+        quantize_with_ranges(graph, ranges)
+    assert "logistic_0" in caught.value.where
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e30])
@@ -224,109 +223,6 @@ def test_calibration_takes_in_all_groups() -> None:
     x = np.zeros((20, 1, 256, 256, 4), np.float32)
     x[0, 0, 0, 0, 0], x[-1, 0, 0, 0, 0] = -7.0, 9.0
     assert calibrate(graph, [x])["input_0"] == Range(-7.0, 9.0)
-
-
-@pytest.mark.parametrize(
-    ("kind", "given"),
-    [
-        ("RESHAPE", {}),
-        ("PAD", {}),
-        ("PAD", {"value": 3.0}),
-        ("MAX_POOL_2D", {}),
-        ("AVERAGE_POOL_2D", {"activation": Activation.RELU6}),
-        ("RELU", {"activation": Activation.RELU6}),
-    ],
-)
-def test_ops_that_copy_elements_share_their_quantization(kind: str, given: dict[str, Any]) -> None:
-    graph = single_op_graph(kind, is_float=True, **given)
-    result = quantize(graph, random_inputs(graph, 10))
-    assert scale_of(result, graph.inputs[0]) == scale_of(result, graph.outputs[0])
-
-
-def test_a_pad_fill_is_quantized_and_spanned() -> None:
-    graph = single_op_graph("PAD", is_float=True, value=50.0)
-    result = quantize(graph, random_inputs(graph, 10))
-    assert result.nodes[0].op == replace(graph.nodes[0].op, value=127)
-
-
-def test_a_pad_fill_beyond_a_fixed_quantization_is_refused() -> None:
-    b = GraphBuilder(0, is_float=True)
-    p = MAKERS["SOFTMAX"](b)
-    graph = b.graph(b.node(ops.Pad(((0, 0), (1, 1)), 5.0), [p]))
-    with pytest.raises(DeployError, match=r"fill 5\.0"):
-        quantize(graph, random_inputs(graph, 4))
-
-
-@pytest.mark.parametrize("kind", ["SOFTMAX", "LOGISTIC"])
-def test_probabilities_have_their_fixed_quantization_and_what_copies_them_too(kind: str) -> None:
-    b = GraphBuilder(0, is_float=True)
-    p = MAKERS[kind](b)
-    graph = b.graph(MAKERS["RESHAPE"](b, x=p, to=(10,)))
-    result = quantize(graph, random_inputs(graph, 4))
-    assert scale_of(result, p.name) == scale_of(result, result.outputs[0]) == PROBABILITY
-
-
-def test_concatenated_tensors_get_one_quantization_of_their_hull() -> None:
-    graph = single_op_graph("CONCATENATION", is_float=True)
-    a, b = random_inputs(graph, 10)
-    result = quantize(graph, [a, 5 * b])
-    names = [*graph.inputs, *graph.outputs]
-    assert len({scale_of(result, n) for n in names}) == 1
-    assert scale_of(result, names[0]).scale >= np.ptp(5 * b) / 256
-
-
-def test_a_concatenation_with_a_fixed_input_keeps_both() -> None:
-    b = GraphBuilder(0, is_float=True)
-    x = b.input((1, 10))
-    graph = b.graph(b.node(ops.Concatenation(1), [MAKERS["SOFTMAX"](b, x=x), x]))
-    data = random_inputs(graph, 30)
-    result = quantize(graph, data)
-    assert scale_of(result, graph.nodes[0].outputs[0]) == PROBABILITY
-    assert scale_of(result, x.name) == scale_of(result, result.outputs[0]) != PROBABILITY
-    assert steps_off(graph, result, data) <= 1.0
-
-
-def test_a_concatenation_of_probabilities_is_a_copy() -> None:
-    b = GraphBuilder(0, is_float=True)
-    x = b.input((1, 10))
-    graph = b.graph(b.node(ops.Concatenation(1), [MAKERS["SOFTMAX"](b, x=x), MAKERS["LOGISTIC"](b, x=x)]))
-    result = quantize(graph, random_inputs(graph, 5))
-    assert scale_of(result, result.outputs[0]) == PROBABILITY
-
-
-@pytest.mark.parametrize("activation", [Activation.RELU, Activation.RELU6, Activation.RELU_N1_TO_1])
-def test_a_clamp_behind_a_layer_spares_what_it_cuts_off(activation: Activation) -> None:
-    b = GraphBuilder(0, is_float=True)
-    c = conv_2d(b)
-    graph = b.graph(relu(b, x=c, activation=activation))
-    x = random_inputs(graph, 20)
-    result = quantize(graph, x)
-    quant = scale_of(result, c.name)
-    assert quant == scale_of(result, result.outputs[0])
-    low = activation.range[0]
-    assert (-128 - quant.zero_point) * quant.scale == pytest.approx(low, abs=quant.scale)
-    assert steps_off(graph, result, x) <= 3.0
-
-
-def test_a_relu_whose_input_others_read_has_a_scale_of_its_own() -> None:
-    b = GraphBuilder(0, is_float=True)
-    c = conv_2d(b)
-    r = relu(b, x=c)
-    graph = b.graph(add(b, inputs=[c, r]))
-    result = quantize(graph, random_inputs(graph, 20))
-    assert scale_of(result, r.name).zero_point == -128
-    assert scale_of(result, c.name).zero_point > -128
-
-
-@pytest.mark.parametrize("activation", [Activation.RELU, Activation.RELU6, Activation.RELU_N1_TO_1])
-def test_a_fused_activation_bounds_the_output(activation: Activation) -> None:
-    graph = single_op_graph("CONV_2D", is_float=True, activation=activation)
-    ranges = {"input_0": Range(-3.0, 3.0), "conv_2d_0": Range(-9.0, 9.0)}
-    quant = scale_of(quantize_with_ranges(graph, ranges), "conv_2d_0")
-    low, high = activation.range
-    ends = (-128 - quant.zero_point) * quant.scale, (127 - quant.zero_point) * quant.scale
-    assert ends[0] == pytest.approx(-9.0 if low is None else low, abs=quant.scale)
-    assert ends[1] == pytest.approx(9.0 if high is None else high, abs=quant.scale)
 
 
 def test_weights_that_two_layers_share_keep_one_copy_and_biases_get_two() -> None:

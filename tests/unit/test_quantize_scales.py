@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tinydeploy.numerics import INT32_MAX, left_shift_fits, quantize_ratio
@@ -52,6 +52,7 @@ def test_a_raised_scale_keeps_the_proportion_of_the_ends() -> None:
     assert (quant.scale, quant.zero_point) == (0.5, -128)
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.floats(-1e18, 0), st.floats(0, 1e18), st.floats(0, 1e6))
 def test_every_range_gives_a_float32_scale_and_an_int8_zero_point(
     low: float, high: float, least: float
@@ -122,6 +123,7 @@ def assert_fits_int32(c: LinearConstants) -> None:
     assert raw.max() <= INT32_MAX
 
 
+@settings(deadline=None, derandomize=True)
 @given(
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, max_size=2),
     st.lists(st.floats(-1e9, 1e9, width=32), min_size=6, max_size=6),
@@ -135,6 +137,7 @@ def test_linear_constants_always_fit(bias: list[float], weights: list[float], sc
     assert_fits_int32(c)
 
 
+@settings(deadline=None, derandomize=True)
 @given(st.floats(1e-12, 1e12), st.integers(1, INT32_MAX))
 def test_the_least_output_scale_admits_the_left_shift(products: float, bound: int) -> None:
     ratio = products / least_output_scale(products, bound)

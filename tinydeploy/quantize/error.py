@@ -12,7 +12,8 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.quantize import dequantize_array, quantize_array
 from tinydeploy.quantize.calibrate import group_size, run_groups
-from tinydeploy.quantize.ties import clamp_behind
+from tinydeploy.quantize.rules import Ends
+from tinydeploy.quantize.ties import clamps_behind
 
 BAD_SQNR_DB = 10.0
 """Below this, the error is over a tenth of the signal's power."""
@@ -37,8 +38,8 @@ class LayerError:
 def layer_errors(float_graph: Graph, int_graph: Graph, inputs: Sequence[Array]) -> tuple[LayerError, ...]:
     """The signal to quantization noise ratio of each layer that both graphs have, in execution order.
 
-    A tensor that only a RELU reads is compared behind that clamp, since quantization leaves out what the
-    clamp cuts off.
+    A tensor of which the next layer cuts something off (see `clamps_behind`) is compared without that, since
+    quantization leaves it out.
 
     Args:
         inputs: one float32 array (samples, *value.shape) per graph input, in real units.
@@ -48,7 +49,7 @@ def layer_errors(float_graph: Graph, int_graph: Graph, inputs: Sequence[Array]) 
     """
     computed = {n for node in int_graph.nodes for n in node.outputs}
     nodes = [node for node in float_graph.nodes if node.outputs[0] in computed]
-    clamps = clamp_behind(float_graph)
+    clamps = clamps_behind(float_graph)
     signal = dict.fromkeys((n.outputs[0] for n in nodes), 0.0)
     noise = dict(signal)
     integers = [
@@ -62,7 +63,7 @@ def layer_errors(float_graph: Graph, int_graph: Graph, inputs: Sequence[Array]) 
             f = real[name].astype(np.float64)
             q = dequantize_array(quantized[name], int_graph.value(name).quant)
             if name in clamps:
-                f, q = clamps[name].apply(f), clamps[name].apply(q)
+                f, q = _clamp(f, clamps[name]), _clamp(q, clamps[name])
             signal[name] += float(np.sum(f**2))
             noise[name] += float(np.sum((f - q) ** 2))
     return tuple(
@@ -73,6 +74,11 @@ def layer_errors(float_graph: Graph, int_graph: Graph, inputs: Sequence[Array]) 
 def first_bad_layer(errors: Sequence[LayerError], threshold_db: float = BAD_SQNR_DB) -> LayerError | None:
     """The first layer, in execution order, below the threshold: where a search for the cause begins."""
     return next((e for e in errors if e.sqnr_db < threshold_db), None)
+
+
+def _clamp(x: Array, ends: Ends) -> Array:
+    low, high = ends
+    return x if low is None and high is None else np.clip(x, low, high)
 
 
 def _decibels(signal: float, noise: float) -> float:

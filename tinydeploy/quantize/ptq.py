@@ -58,7 +58,7 @@ def quantize(graph: Graph, inputs: Sequence[Array], options: QuantizeOptions = D
         DeployError: the graph is not float, an op has no rule, the data do not fit, or activations or
             weights are not finite.
     """
-    _require_float(graph)
+    _require_quantizable(graph)
     return quantize_with_ranges(
         graph, calibrate(graph, inputs, options.calibration), float_borders=options.float_borders
     )
@@ -66,16 +66,18 @@ def quantize(graph: Graph, inputs: Sequence[Array], options: QuantizeOptions = D
 
 def quantize_with_ranges(graph: Graph, ranges: Mapping[str, Range], *, float_borders: bool = False) -> Graph:
     """Like `quantize`, for ranges that are known: one per graph input and node output."""
-    _require_float(graph)
+    _require_quantizable(graph)
     result = _Quantizing(graph, ranges).graph(float_borders)
     verify(result)
     return result
 
 
-def _require_float(graph: Graph) -> None:
+def _require_quantizable(graph: Graph) -> None:
     where = graph.source or graph.name
     for node in graph.nodes:
-        rule_of(graph, node)
+        if rule_of(graph, node).weights_axis is not None:
+            for name in node.inputs[1:]:
+                _require_parameter(graph, name, f"{where}: {node.op.kind} {node.name!r}")
     for value in graph.values.values():
         if not value.is_constant and not value.dtype.is_float:
             raise DeployError(
@@ -83,6 +85,25 @@ def _require_float(graph: Graph) -> None:
                 where=where,
                 hint="only a float model can be quantized",
             )
+
+
+def _require_parameter(graph: Graph, name: str | None, where: str) -> None:
+    if name is None:
+        return
+    data = graph.value(name).data
+    if data is None:
+        raise DeployError(
+            f"its parameter {name!r} is not a constant",
+            where=where,
+            hint="weights that are computed cannot be quantized ahead of time",
+        )
+    # NaN fails the comparison as well.
+    if not np.abs(data).max() <= MAX_MAGNITUDE:
+        raise DeployError(
+            f"its parameter {name!r} holds NaN, infinity or numbers beyond {MAX_MAGNITUDE:.0e}",
+            where=where,
+            hint="the training of the model diverged, or its file is damaged",
+        )
 
 
 class _Quantizing:
@@ -141,29 +162,9 @@ class _Quantizing:
         return Value(name, DType.INT8, self._graph.value(name).shape, self.quantization(name))
 
     def _linear(self, node: Node, axis: int) -> LinearConstants:
-        weights = self._parameter(node, 1)
-        bias = self._parameter(node, 2)
-        if weights is None:
-            raise DeployError(
-                "its weights are not a constant",
-                where=self._here(node),
-                hint="only fixed weights can be quantized",
-            )
+        weights, bias = (self._graph.value(n).array if n else None for n in (*node.inputs, None)[1:3])
+        assert weights is not None
         return quantize_linear(weights, bias, axis, self.quantization(str(node.inputs[0])).scale)
-
-    def _parameter(self, node: Node, index: int) -> Array | None:
-        name = node.inputs[index] if index < len(node.inputs) else None
-        if name is None:
-            return None
-        data = self._graph.value(name).data
-        if data is None:
-            raise DeployError(f"its parameter {name!r} is not a constant", where=self._here(node))
-        if not np.abs(data).max() <= MAX_MAGNITUDE:
-            raise DeployError(
-                f"its parameter {name!r} holds NaN, infinity or numbers beyond {MAX_MAGNITUDE:.0e}",
-                where=self._here(node),
-            )
-        return data
 
     def graph(self, float_borders: bool) -> Graph:
         nodes = tuple(self._node(node) for node in self._graph.nodes)
@@ -184,6 +185,13 @@ class _Quantizing:
 
     def _node(self, node: Node) -> Node:
         rule = rule_of(self._graph, node)
+        scale = self.quantization(str(node.inputs[0])).scale
+        if scale > rule.greatest_input:
+            raise DeployError(
+                f"its input needs the scale {scale:.6g}, and at most {rule.greatest_input:g} is possible",
+                where=self._here(node),
+                hint="scale the input down in the model, or calibrate with data of its real range",
+            )
         if rule.weights_axis is not None:
             return replace(node, inputs=self._linear_inputs(node, rule.weights_axis))
         try:
@@ -245,4 +253,4 @@ def _raise(group: Group, least: float) -> bool:
 
 
 def _borders(borders: Sequence[Border], is_float: bool) -> tuple[Border, ...]:
-    return tuple(Border(b.name, is_float) for b in borders)
+    return tuple(replace(b, is_float=is_float) for b in borders)

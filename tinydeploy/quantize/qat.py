@@ -7,15 +7,16 @@ engine on the result, so what is evaluated is what is deployed, bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
-from tinydeploy.quantize.ptq import quantize_with_ranges
+from tinydeploy.ir.types import Array
+from tinydeploy.quantize.calibrate import calibrate
 from tinydeploy.quantize.scales import Range
-from tinydeploy.trainable import require_torch
+from tinydeploy.trainable import make_trainable, require_torch
 
 if TYPE_CHECKING:
     from tinydeploy.trainable.module import Trainable
@@ -54,13 +55,21 @@ def prepare_qat(trainable: Trainable, ranges: Mapping[str, Range], options: QatO
     trainable.simulation = QuantizationSimulation(trainable.graph, ranges, options)
 
 
-def quantized_graph(trainable: Trainable, *, float_borders: bool = False) -> Graph:
-    """The int8 graph of a module that `prepare_qat` switched, with its weights and ranges as they are now.
+def make_quantized_trainable(
+    graph: Graph, inputs: Sequence[Array], calibration: str = "minmax", options: QatOptions | None = None
+) -> Trainable:
+    """The trainable form of a float graph, ready for quantization-aware training.
+
+    Its method `to_quantized_graph` gives the int8 graph.
+
+    Args:
+        inputs: calibration data, one float32 array (samples, *value.shape) per graph input.
+        calibration: a name of `observers.CALIBRATORS`; it sets where the ranges start.
 
     Raises:
-        DeployError: the module was not switched, or cannot be quantized.
+        DeployError: the graph cannot be trained or quantized, or the data do not fit.
+        MissingExtraError: PyTorch is not installed.
     """
-    ranges = getattr(trainable.simulation, "ranges", None)
-    if ranges is None:
-        raise DeployError("the module was not prepared for quantization", hint="call prepare_qat first")
-    return quantize_with_ranges(trainable.to_graph(), ranges(), float_borders=float_borders)
+    trainable = make_trainable(graph)
+    prepare_qat(trainable, calibrate(graph, inputs, calibration), options)
+    return trainable

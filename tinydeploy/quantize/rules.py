@@ -6,6 +6,7 @@ A new op adds one entry to RULES; an op without one is refused by name.
 from __future__ import annotations
 
 import enum
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import cast
@@ -19,6 +20,9 @@ from tinydeploy.ops import Activation
 from tinydeploy.ops.elementwise import ADD_LEFT_SHIFT
 from tinydeploy.ops.requantize import INT8_REACH, quantize_real
 from tinydeploy.quantize.scales import least_output_scale
+
+Ends = tuple[float | None, float | None]
+"""Lower and upper end of a clamp in real units; None where it is open."""
 
 PROBABILITY = Quantization((1.0 / 256,), (-128,))
 """Of SOFTMAX and LOGISTIC outputs, whose integer rules are made for it."""
@@ -57,7 +61,9 @@ class Rule:
         weights_axis: for ops with weights at input 1 and a bias at input 2, the axis of output channels.
         least_output: the least output scale that the op's integer rule admits, for a site whose inputs
             have their quantization (weights are the rule of `ptq` itself).
-        least_input: the same for its input.
+        least_input, greatest_input: the scales of its first input that the rule admits.
+        saturates: the ends beyond which the first input changes nothing in the output.
+        commutes: whether a clamp may stand in front of the op instead of behind it.
         lower: the op with its attributes in units of the output's quantization.
     """
 
@@ -66,6 +72,9 @@ class Rule:
     weights_axis: int | None = None
     least_output: Callable[[Site], float] = _none
     least_input: Callable[[Op], float] = lambda op: 0.0
+    greatest_input: float = math.inf
+    saturates: Callable[[Op], Ends] | None = None
+    commutes: bool = False
     lower: Callable[[Op, Quantization], Op] = _same_op
 
 
@@ -122,14 +131,20 @@ RULES: Mapping[type[Op], Rule] = {
     ops.Conv2D: Rule(weights_axis=0),
     ops.DepthwiseConv2D: Rule(weights_axis=3),
     ops.FullyConnected: Rule(weights_axis=0),
-    # The input multiplier is at least 1/2, in 27 fractional bits.
-    ops.Logistic: Rule(output=PROBABILITY, least_input=lambda op: 2.0**-28),
-    ops.MaxPool2D: Rule(Tie.COPY),
+    # The input multiplier is at least 1/2 and below 2**30, in 27 fractional bits; the output is within half a
+    # step of its ends from an input of -6.3 and of 5.2 on.
+    ops.Logistic: Rule(
+        output=PROBABILITY,
+        least_input=lambda op: 2.0**-28,
+        greatest_input=2.0**2,
+        saturates=lambda op: (-8.0, 8.0),
+    ),
+    ops.MaxPool2D: Rule(Tie.COPY, commutes=True),
     ops.Mean: Rule(least_output=_averaged),
     ops.Mul: Rule(least_output=_multiplied),
     ops.Pad: Rule(Tie.COPY, lower=_fill),
-    ops.Relu: Rule(Tie.CLAMP, least_output=_rescaled),
-    ops.Reshape: Rule(Tie.COPY),
+    ops.Relu: Rule(Tie.CLAMP, least_output=_rescaled, saturates=lambda op: fused(op).range),
+    ops.Reshape: Rule(Tie.COPY, commutes=True),
     # beta times the input scale is above 1, in 26 fractional bits.
     ops.Softmax: Rule(
         output=PROBABILITY, least_input=lambda op: 2.0**-25 / max(cast(ops.Softmax, op).beta, 2.0**-25)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -113,8 +114,11 @@ class QuantizationSimulation(nn.Module):
             self.highs[number].lerp_(high.clamp_min(0.0), self._options.momentum)
         self._seen = {}
 
+    def lower(self, graph: Graph) -> Graph:
+        return quantize_with_ranges(graph, self.ranges())
+
     def evaluate(self, graph: Graph, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        lowered = quantize_with_ranges(graph, self.ranges())
+        lowered = self.lower(graph)
         values = [lowered.value(name) for name in lowered.inputs]
         integers = [quantize_array(x, v.quant, v.dtype) for x, v in zip(inputs, values, strict=True)]
         outputs = run(lowered, integers)
@@ -141,18 +145,33 @@ def _parameters(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _learned(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+    """Quantized between ends that learn."""
+    result: Tensor = _LearnedRange.apply(x, low, high)  # type: ignore[no-untyped-call]  # PyTorch's
+    return result
+
+
+class _LearnedRange(torch.autograd.Function):
     """Numbers beyond an end move that end; those between the ends pass their gradient on.
+
+    One function and not a chain of operators, which took three times as long.
 
     Sources: the gradient of an end, Choi et al., "PACT" (2018), for both ends; its scaling by the number of
     elements, Esser et al., "Learned step size quantization" (2020), section 2.2.
     """
-    factor = 1.0 / math.sqrt(max(x.numel() // max(x.shape[0], 1), 1) * 127)
-    scale, zero_point = _parameters(low.detach(), high.detach())
-    ends = []
-    for end, q in ((low, -128), (high, 127)):
-        slow = end * factor
-        # The value is the end that the integers have; the gradient is that of the parameter.
-        ends.append(slow + ((q - zero_point) * scale - slow).detach())
-    clamped = torch.minimum(torch.maximum(x, ends[0]), ends[1])
-    rounded = torch.round(clamped.detach() / scale) * scale
-    return clamped + (rounded - clamped).detach()
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+        scale, zero_point = _parameters(low, high)
+        ctx.save_for_backward(x, (-128 - zero_point) * scale, (127 - zero_point) * scale)
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, -128, 127)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        (gradient,) = gradients
+        x, low, high = ctx.saved_tensors
+        factor = 1.0 / math.sqrt(max(x.numel() // max(x.shape[0], 1), 1) * 127)
+        below, above = x < low, x > high
+        inside = gradient.masked_fill(below | above, 0.0)
+        of_low = gradient.masked_fill(~below, 0.0).sum() * factor
+        of_high = gradient.masked_fill(~above, 0.0).sum() * factor
+        return inside, of_low, of_high

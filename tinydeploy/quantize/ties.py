@@ -6,11 +6,10 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from tinydeploy import ops
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Quantization
 from tinydeploy.ops import Activation
-from tinydeploy.quantize.rules import PROBABILITY, Tie, activation_inputs, fused, rule_of
+from tinydeploy.quantize.rules import PROBABILITY, RULES, Ends, Tie, activation_inputs, fused, rule_of
 from tinydeploy.quantize.scales import LEVELS, Range
 
 _PROBABILITIES = Range(0.0, LEVELS * PROBABILITY.scale)
@@ -44,21 +43,25 @@ def group_tensors(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Group]
     return _Grouping(graph, ranges).groups
 
 
-def clamp_behind(graph: Graph) -> dict[str, Activation]:
-    """The tensors that only a RELU reads, with its clamp: what the clamp cuts off needs no integers.
+def clamps_behind(graph: Graph) -> dict[str, Ends]:
+    """The tensors of which only what lies between two ends matters, which therefore need no integers beyond.
 
-    A graph input is none of them, for the caller sees its scale; nor is a graph output.
+    They are read by one op alone, which saturates there (RELU, LOGISTIC), perhaps behind others that leave
+    the order of numbers as it is. A graph input is none of them, for the caller sees its scale; nor is a
+    graph output.
     """
     readers = Counter(name for node in graph.nodes for name in node.inputs)
     computed = {name for node in graph.nodes for name in node.outputs} - set(graph.outputs)
-    return {
-        node.inputs[0]: fused(node.op)
-        for node in graph.nodes
-        if isinstance(node.op, ops.Relu)
-        and node.inputs[0] is not None
-        and node.inputs[0] in computed
-        and readers[node.inputs[0]] == 1
-    }
+    clamps: dict[str, Ends] = {}
+    for node in reversed(graph.nodes):
+        rule, x = RULES.get(type(node.op)), node.inputs[0]
+        if rule is None or x is None or x not in computed or readers[x] != 1:
+            continue
+        if rule.saturates is not None:
+            clamps[x] = rule.saturates(node.op)
+        elif rule.commutes and node.outputs[0] in clamps:
+            clamps[x] = clamps[node.outputs[0]]
+    return clamps
 
 
 class _Grouping:
@@ -97,26 +100,30 @@ class _Grouping:
             self.groups[name] = merged
 
     def _merge_where_possible(self) -> None:
-        clamps = clamp_behind(self._graph)
+        clamps = clamps_behind(self._graph)
         for node in self._graph.nodes:
             rule = rule_of(self._graph, node)
+            clamped = rule.saturates is not None and self._clamp(str(node.inputs[0]), clamps)
             if rule.tie is Tie.CLAMP:
-                self._clamp(node, clamps)
+                self._merge_clamp(node, clamped)
             elif rule.tie is Tie.JOIN:
                 for name in activation_inputs(node, rule):
                     if self._compatible(self.groups[name], self.groups[node.outputs[0]]):
                         self._merge(name, node.outputs[0])
 
-    def _clamp(self, node: Node, clamps: Mapping[str, Activation]) -> None:
-        x, y = node.inputs[0], node.outputs[0]
-        assert x is not None
+    def _clamp(self, x: str, clamps: Mapping[str, Ends]) -> bool:
+        """Takes from the group of `x` what a clamp cuts off; false where some member needs it."""
         group = self.groups[x]
-        if x in clamps and group.members == [x] and group.fixed is None:
-            group.span = group.span.clamp(*clamps[x].range)
-            self._merge(x, y)
-        elif group.fixed is not None or fused(node.op) is not Activation.RELU:
-            # TensorFlow Lite Micro changes the scale in RELU alone, and ignores the change in its kin.
-            self._merge(x, y)
+        if group.fixed is not None or not all(name in clamps for name in group.members):
+            return False
+        group.span = group.span.clamp(*clamps[x])
+        return True
+
+    def _merge_clamp(self, node: Node, clamped: bool) -> None:
+        x = str(node.inputs[0])
+        # TensorFlow Lite Micro changes the scale in RELU alone, and ignores the change in its kin.
+        if clamped or self.groups[x].fixed is not None or fused(node.op) is not Activation.RELU:
+            self._merge(x, node.outputs[0])
 
     @staticmethod
     def _compatible(a: Group, b: Group) -> bool:

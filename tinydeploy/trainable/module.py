@@ -1,0 +1,161 @@
+"""The trainable form of a graph: its constants are parameters, and flow back into a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from tinydeploy import ops
+from tinydeploy.errors import DeployError
+from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.types import Array, constant
+from tinydeploy.ir.verify import site_of
+from tinydeploy.trainable.forward import FORWARD
+
+
+class Simulation(Protocol):
+    """What quantization-aware training adds: int8 as training sees it, and the integer rule itself."""
+
+    def constant(self, node: Node, index: int, x: Tensor) -> Tensor:
+        """A node's constant input as quantization leaves it, with straight-through gradients."""
+
+    def activation(self, name: str, x: Tensor) -> Tensor:
+        """An activation as quantization leaves it, with straight-through gradients."""
+
+    def lower(self, graph: Graph) -> Graph:
+        """The integer graph of a float graph with the ranges as they are now."""
+
+    def evaluate(self, graph: Graph, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        """The outputs of the integer engine for real inputs, in real units."""
+
+
+class Trainable(nn.Module):
+    """A float graph as a module with the numerics of the float engine.
+
+    Attributes:
+        graph: the graph that it was made from; its weights stay as they were.
+        simulation: None for float training. With one, training sees simulated quantization, and
+            evaluation mode runs the integer engine.
+
+    Raises:
+        DeployError: the graph is not float, or holds an op without a trainable form.
+    """
+
+    def __init__(self, graph: Graph) -> None:
+        super().__init__()
+        _check(graph)
+        self.graph = graph
+        self.simulation: Simulation | None = None
+        self._attributes: dict[str, str] = {}
+        for i, value in enumerate(v for v in graph.constants() if v.dtype.is_float):
+            # PyTorch forbids dots in the names of parameters.
+            attribute = f"p{i}_{value.name.replace('.', '_')}"
+            # A copy in float32: the graph's own data is read-only.
+            self.register_parameter(attribute, nn.Parameter(torch.tensor(value.array)))
+            self._attributes[value.name] = attribute
+
+    def weight(self, name: str) -> nn.Parameter:
+        """The parameter of the constant `name` of the graph, in the graph's own layout."""
+        return self.get_parameter(self._attributes[name])
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Outputs (samples, *shape) for inputs (samples, *shape), NHWC, as the engine takes them.
+
+        In evaluation mode with a simulation the integer engine answers, and no gradient flows.
+        """
+        if self.simulation is not None and not self.training:
+            return self._evaluate(self.simulation, inputs)
+        values = self.values(*inputs)
+        return tuple(values[name] for name in self.graph.outputs)
+
+    def logits(self, *inputs: Tensor) -> Tensor:
+        """The only output, or what goes into the SOFTMAX or LOGISTIC that ends the graph."""
+        name, factor = self.logits_name()
+        return self.values(*inputs)[name] * factor
+
+    def logits_name(self) -> tuple[str, float]:
+        """The value that holds the logits, and the factor that it is multiplied by.
+
+        Raises:
+            DeployError: the graph has several outputs.
+        """
+        if len(self.graph.outputs) != 1:
+            raise DeployError(
+                f"the model has {len(self.graph.outputs)} outputs; training takes one",
+                where=self.graph.source,
+            )
+        output = self.graph.outputs[0]
+        for node in reversed(self.graph.nodes):
+            if node.outputs[0] != output:
+                continue
+            if isinstance(node.op, ops.Reshape) and node.inputs[0] is not None:
+                output = node.inputs[0]
+            elif isinstance(node.op, ops.Softmax | ops.Logistic) and node.inputs[0] is not None:
+                return node.inputs[0], node.op.beta if isinstance(node.op, ops.Softmax) else 1.0
+        return self.graph.outputs[0], 1.0
+
+    def values(self, *inputs: Tensor) -> dict[str, Tensor]:
+        """Every activation by name, as training sees them."""
+        simulation = self.simulation
+        values = dict(zip(self.graph.inputs, inputs, strict=True))
+        if simulation is not None:
+            values = {name: simulation.activation(name, x) for name, x in values.items()}
+        for node in self.graph.nodes:
+            site = site_of(self.graph, node)
+            operands = [self._operand(values, node, i) for i in range(len(node.inputs))]
+            y = FORWARD[type(node.op)](node.op, site, operands)
+            name = node.outputs[0]
+            values[name] = y if simulation is None else simulation.activation(name, y)
+        return values
+
+    def to_graph(self) -> Graph:
+        """The graph with the weights as they are now."""
+        values = dict(self.graph.values)
+        for name, attribute in self._attributes.items():
+            data = self.get_parameter(attribute).detach().cpu().numpy()
+            values[name] = constant(name, data)
+        return replace(self.graph, values=values)
+
+    def to_quantized_graph(self) -> Graph:
+        """The integer graph that evaluation mode runs.
+
+        Raises:
+            DeployError: there is no simulation, or the graph cannot be quantized.
+        """
+        if self.simulation is None:
+            raise DeployError(
+                "the module was not prepared for quantization-aware training", where=self.graph.source
+            )
+        return self.simulation.lower(self.to_graph())
+
+    def _operand(self, values: dict[str, Tensor], node: Node, index: int) -> Tensor | None:
+        name = node.inputs[index]
+        if name is None:
+            return None
+        attribute = self._attributes.get(name)
+        if attribute is None:
+            return values[name]
+        parameter = self.get_parameter(attribute)
+        return parameter if self.simulation is None else self.simulation.constant(node, index, parameter)
+
+    def _evaluate(self, simulation: Simulation, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        arrays = [x.detach().cpu().numpy() for x in inputs]
+        outputs = simulation.evaluate(self.to_graph(), arrays)
+        return tuple(torch.from_numpy(y).to(inputs[0].device) for y in outputs)
+
+
+def _check(graph: Graph) -> None:
+    where = graph.source or graph.name
+    if any(not v.dtype.is_float for v in graph.values.values()):
+        raise DeployError(
+            "the model is quantized already, and only float models are trained",
+            where=where,
+            hint="start from the float model",
+        )
+    for node in graph.nodes:
+        if type(node.op) not in FORWARD:
+            raise DeployError("has no trainable form", where=f"{where}: {node.op.kind} {node.name!r}")
