@@ -49,7 +49,9 @@ def activity(data: Path, out: Path) -> None:
     with np.load(data / "har_hapt.npz", allow_pickle=False) as z:
         for split in ("train", "test"):
             x = z[f"x_{split}"].astype(np.float32) * z["scale"]
-            np.savez(out / f"har_{split}.npz", x=x.transpose(0, 2, 1).copy(), y=z[f"y_{split}"].astype(np.int64))
+            np.savez(
+                out / f"har_{split}.npz", x=x.transpose(0, 2, 1).copy(), y=z[f"y_{split}"].astype(np.int64)
+            )
 
 
 def digits(data: Path, out: Path) -> None:

@@ -2,37 +2,45 @@
 
 from __future__ import annotations
 
-import hashlib
+import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from tinydeploy import compress as compressing
 from tinydeploy import evaluation, verification
 from tinydeploy import profile as profiling
 from tinydeploy.backends.c.project import ExportOptions, make_project
-from tinydeploy.backends.c.syntax import check_name, name_from
+from tinydeploy.backends.c.syntax import check_name
+from tinydeploy.backends.onnx import write_onnx
+from tinydeploy.backends.tflite import write_tflite
+from tinydeploy.compress import Compression, CompressOptions, Inputs
 from tinydeploy.data import fit_samples, random_samples, read_dataset
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
-from tinydeploy.export import DoesNotFitError, Export, require_limits, write_project
-from tinydeploy.frontends.tflite import parse_tflite
-from tinydeploy.ir import limits
+from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
+from tinydeploy.finetune import TrainOptions
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
-from tinydeploy.passes.constants import fold_constants
+from tinydeploy.model import Model, load_model
 from tinydeploy.profile import Profile
+from tinydeploy.prune.goal import PruneGoal, parse_goal
+from tinydeploy.prune.select import SelectOptions
+from tinydeploy.pruning import PruneOptions
 from tinydeploy.targets import Target, load_target
 from tinydeploy.verification import Verification
 
 __all__ = [
+    "Compression",
     "DoesNotFitError",
     "Evaluation",
     "Export",
     "Model",
     "Profile",
     "Verification",
+    "compress",
     "evaluate",
     "export_c",
     "load_model",
@@ -44,49 +52,6 @@ RANDOM_SAMPLES = 6
 """Seeded random samples of a verification without data; one all low and one all high come on top."""
 
 SEED = 0
-
-
-@dataclass(frozen=True)
-class Model:
-    """A model as it was read.
-
-    Attributes:
-        path: as the user gave it.
-        sha256: of the file's bytes.
-    """
-
-    path: str
-    graph: Graph
-    sha256: str
-
-    @property
-    def default_name(self) -> str:
-        """A C identifier made from the file's name."""
-        return name_from(Path(self.path).stem)
-
-
-def load_model(path: str | os.PathLike[str]) -> Model:
-    """Reads a model file.
-
-    Raises:
-        DeployError: the file cannot be read, is damaged, or holds something unsupported.
-    """
-    file = Path(path)
-    if file.suffix.lower() != ".tflite":
-        raise DeployError(
-            f"models of type {file.suffix or 'without a suffix'!r} are not read yet",
-            where=str(path),
-            hint="give an int8 .tflite file",
-        )
-    try:
-        size = file.stat().st_size
-        if size > limits.MAX_FILE_BYTES:
-            raise DeployError(f"has {size} bytes; the limit is {limits.MAX_FILE_BYTES}", where=str(path))
-        data = file.read_bytes()
-    except OSError as error:
-        raise DeployError(f"cannot be read ({error.strerror})", where=str(path)) from None
-    graph = fold_constants(parse_tflite(data, name_from(file.stem), str(path)))
-    return Model(str(path), graph, hashlib.sha256(data).hexdigest())
 
 
 def export_c(
@@ -184,6 +149,104 @@ def evaluate(
     """
     samples = fit_samples(model.graph, read_dataset(Path(data)), scale=scale, mean=mean)
     return evaluation.evaluate(model.graph, samples, model=model.path), samples.warnings
+
+
+def compress(
+    model: Model,
+    data: str | os.PathLike[str],
+    *,
+    output: str | os.PathLike[str] | None = None,
+    eval_data: str | os.PathLike[str] | None = None,
+    prune: str | None = None,
+    prune_divisor: int = 4,
+    prune_steps: int = 1,
+    importance: str = "l2",
+    protect: Sequence[str] = (),
+    calibration: str = "minmax",
+    calibration_samples: int = 500,
+    finetune_epochs: int = 0,
+    qat_epochs: int = 0,
+    learning_rate: float = 3e-3,
+    batch_size: int = 64,
+    loss: str = "auto",
+    augment: str | None = None,
+    distill: bool = False,
+    checkpoint: str | None = None,
+    seed: int = 0,
+    max_accuracy_drop: float | None = None,
+    force: bool = False,
+    target: str = "cortex-m4",
+    input_scale: float = 1.0,
+    input_mean: float = 0.0,
+    progress: Progress = silent,
+) -> tuple[Compression, tuple[str, ...]]:
+    """Prunes, trains and quantizes a float model; writes model.onnx, model.tflite and report.json.
+
+    Args:
+        data: .npz with x and y for calibration and training; `eval_data` for the accuracies.
+        output: folder; None writes nothing. Nothing is written either where the accuracy is missed,
+            unless `force`.
+
+    Returns:
+        The result, and warnings about the data.
+
+    Raises:
+        DeployError: the model is quantized already, the data does not fit, a goal cannot be reached.
+        MissingExtraError: training is asked for without the extra `train`.
+    """
+    where = load_target(target)
+    goal = parse_goal(prune)
+    training = fit_samples(model.graph, read_dataset(Path(data)), scale=input_scale, mean=input_mean)
+    held = training
+    if eval_data is not None:
+        held = fit_samples(model.graph, read_dataset(Path(eval_data)), scale=input_scale, mean=input_mean)
+    options = CompressOptions(
+        goal=goal,
+        prune=PruneOptions(importance, SelectOptions(prune_divisor), tuple(protect), prune_steps, seed=seed),
+        calibration=calibration,
+        calibration_samples=calibration_samples,
+        finetune_epochs=finetune_epochs,
+        qat_epochs=qat_epochs,
+        train=TrainOptions(
+            learning_rate=learning_rate,
+            batch_size=batch_size,
+            seed=seed,
+            loss=loss,
+            augment=augment,
+            checkpoint=None if checkpoint is None else Path(checkpoint),
+        ),
+        distill=distill,
+        max_accuracy_drop=max_accuracy_drop,
+    )
+    fits = _fit_test(model, where, goal) if goal.kind in ("flash", "ram") else None
+    given = Inputs(model.graph, training, held, model.path, where.name, fits)
+    result = compressing.compress(given, options, progress=progress)
+    if output is not None and (result.missed is None or force):
+        result = replace(result, forced=force)
+        write_files(_compressed_files(result), Path(output))
+    return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))
+
+
+def _compressed_files(result: Compression) -> dict[str, bytes]:
+    return {
+        "model.onnx": write_onnx(result.graph),
+        "model.tflite": write_tflite(result.graph),
+        "report.json": (json.dumps(result.to_json(), indent=2) + "\n").encode(),
+    }
+
+
+def _fit_test(model: Model, target: Target, goal: PruneGoal) -> Callable[[Graph], bool]:
+    """Whether an int8 graph, built and run on the target, keeps a limit in flash or RAM."""
+
+    def fits(graph: Graph) -> bool:
+        job = Job(graph, _options(model, target, None, "balanced"), target.core)
+        m = measure(job, _first_sample(graph), prove=False)
+        need = m.ram_bytes if goal.kind == "ram" else None if m.sizes is None else m.sizes.flash
+        if need is None:
+            raise DeployError(f"{goal.kind} is not measured on {target.name}", where="--target")
+        return need <= goal.amount
+
+    return fits
 
 
 def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:

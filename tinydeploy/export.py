@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,12 +54,21 @@ def write_project(project: Project, folder: Path) -> None:
     Raises:
         DeployError: the folder cannot be made or written.
     """
+    write_files({name: text.encode("ascii") for name, text in project.files.items()}, folder)
+
+
+def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+    """Writes all files into `folder`, or none.
+
+    Raises:
+        DeployError: the folder cannot be made or written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".tinydeploy-", dir=folder) as staging:
-            for name, text in project.files.items():
-                (Path(staging) / name).write_text(text, encoding="ascii", newline="\n")
-            for name in project.files:
+            for name, data in files.items():
+                (Path(staging) / name).write_bytes(data)
+            for name in files:
                 (Path(staging) / name).replace(folder / name)
     except OSError as error:
         raise DeployError(

@@ -156,6 +156,8 @@ def test_targets_lists_and_shows() -> None:
     [
         (("inspect", "missing.tflite"), ("missing.tflite", "No such file")),
         (("inspect", "README.md"), ("README.md", ".tflite")),
+        (("inspect", "no_such_module:factory"), ("no_such_module:factory",)),
+        (("inspect", str(MODEL), "--weights", "x.safetensors"), ("--weights",)),
         (("verify", str(MODEL), "--target", "cortex-m9"), ("cortex-m9", "tinydeploy targets")),
         (("verify", str(MODEL), "--target", "cortex-m4", "--inputs", "none.npz"), ("none.npz",)),
         (("evaluate", str(MODEL), "--data", str(MODEL)), ("digits_int8.tflite", ".npz")),

@@ -66,8 +66,8 @@ def test_the_two_models_have_the_same_layers_and_the_stated_size() -> None:
     real, integers = load("float"), load("int8")
     assert [n.op.kind for n in real.nodes] == [n.op.kind for n in integers.nodes]
     assert graph_macs(real) == graph_macs(integers)
-    parameters = [v for v in real.constants()]
-    assert f"{sum(v.elements for v in parameters):,} parameters" in (FIXTURES / "README.md").read_text()
+    parameters = sum(v.elements for v in real.constants())
+    assert f"{parameters:,} parameters" in (FIXTURES / "README.md").read_text()
 
 
 @pytest.mark.parametrize("calibration", CALIBRATORS)

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Sequence
 from typing import Any
 
 import click
 
 from tinydeploy import __version__
+from tinydeploy.cli.compress import compress_command
+from tinydeploy.cli.options import (
+    TARGET,
+    compiler_option,
+    data_options,
+    json_option,
+    model_argument,
+    name_option,
+    optimize_option,
+    print_json,
+    warn,
+)
 from tinydeploy.errors import DeployError
 
 # Every command imports what it needs by itself: `tinydeploy --help` answers in under 0.3 s.
 # ruff: noqa: PLC0415
-
-_TARGET = "A core, a board, or the path of a board's TOML file; `tinydeploy targets` lists them."
-_GOALS = click.Choice(["latency", "balanced", "flash", "ram"])
 
 
 class _Failure(click.ClickException):
@@ -39,59 +46,13 @@ class _Group(click.Group):
             raise _Failure(str(error)) from None
 
 
-def _json_option(function: Any) -> Any:
-    return click.option("--json", "as_json", is_flag=True, help="One JSON document on standard output.")(
-        function
-    )
-
-
-def _data_options(function: Any) -> Any:
-    scale = click.option(
-        "--input-scale",
-        type=float,
-        default=1.0,
-        show_default=True,
-        help="Integer data of another type than the input's becomes SCALE * (x - MEAN) in real units.",
-    )
-    mean = click.option("--input-mean", type=float, default=0.0, show_default=True, help="See --input-scale.")
-    return scale(mean(function))
-
-
-def _optimize_option(function: Any) -> Any:
-    return click.option(
-        "--optimize", type=_GOALS, default="latency", show_default=True, help="What to spend the target on."
-    )(function)
-
-
-def _name_option(function: Any) -> Any:
-    return click.option("--name", help="Prefix of everything in the C; from the file's name by default.")(
-        function
-    )
-
-
-def _compiler_option(function: Any) -> Any:
-    return click.option(
-        "--compiler",
-        type=click.Choice(["gcc", "zig"]),
-        help="By default arm-none-eabi-gcc where it is on PATH, else zig from the extra 'emulate'.",
-    )(function)
-
-
-def _print_json(document: object) -> None:
-    click.echo(json.dumps(document, indent=2))
-
-
-def _warn(notes: Sequence[str], kind: str = "warning") -> None:
-    for note in notes:
-        click.echo(f"{kind}: {note}", err=True)
-
-
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="tinydeploy")
 def cli() -> None:
     """Takes a trained neural network to a microcontroller.
 
-    MODEL is an int8 .tflite file. A first walk through:
+    MODEL is a .tflite, .onnx or .pt2 file, or package.module:factory with --weights FILE.safetensors. A
+    first walk through:
 
     \b
       tinydeploy inspect  kws.tflite
@@ -104,15 +65,16 @@ def cli() -> None:
 
 
 @cli.command("export-c")
-@click.argument("model")
-@click.option("--target", required=True, help=_TARGET)
+@model_argument
+@click.option("--target", required=True, help=TARGET)
 @click.option("-o", "--output", "folder", required=True, help="Folder for the C project.")
-@_name_option
-@_optimize_option
+@name_option
+@optimize_option
 @click.option("--max-flash", type=click.IntRange(min=1), help="Bytes; export only what fits (exit 1).")
 @click.option("--max-ram", type=click.IntRange(min=1), help="Bytes; export only what fits (exit 1).")
 def export_c_command(
     model: str,
+    weights: str | None,
     target: str,
     folder: str,
     name: str | None,
@@ -135,7 +97,7 @@ def export_c_command(
 
     try:
         result = api.export_c(
-            api.load_model(model),
+            api.load_model(model, weights),
             target,
             folder,
             name=name,
@@ -150,16 +112,17 @@ def export_c_command(
 
 
 @cli.command("verify")
-@click.argument("model")
-@click.option("--target", required=True, help=_TARGET)
+@model_argument
+@click.option("--target", required=True, help=TARGET)
 @click.option("--inputs", help="An .npz file with x and, where outputs are known, y.")
-@_name_option
-@_optimize_option
-@_compiler_option
-@_data_options
-@_json_option
+@name_option
+@optimize_option
+@compiler_option
+@data_options
+@json_option
 def verify_command(
     model: str,
+    weights: str | None,
     target: str,
     inputs: str | None,
     name: str | None,
@@ -172,9 +135,9 @@ def verify_command(
     """Proves that the C computes what the integer engine computes, bit for bit.
 
     Exports MODEL, compiles it for the target, runs it on an emulated core and compares every output
-    element; then the first four samples once more with input and output at odd addresses. Refuses what silicon
-    would refuse and any floating point. Without --inputs the inputs are seeded random ones, and all-low
-    and all-high ones.
+    element; then the first four samples once more with input and output at odd addresses. Refuses what
+    silicon would refuse and any floating point. Without --inputs the inputs are seeded random ones, and
+    all-low and all-high ones.
 
     \b
     Example:
@@ -186,7 +149,7 @@ def verify_command(
 
     with progress_bar() as progress:
         result = api.verify(
-            api.load_model(model),
+            api.load_model(model, weights),
             target,
             inputs=inputs,
             name=name,
@@ -196,9 +159,9 @@ def verify_command(
             mean=input_mean,
             progress=progress,
         )
-    _warn(result.notes, "note")
+    warn(result.notes, "note")
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         print_report(verification_report(result))
     if not result.ok:
@@ -206,14 +169,15 @@ def verify_command(
 
 
 @cli.command("profile")
-@click.argument("model")
-@click.option("--target", "targets", required=True, help=f"One or more, with commas. {_TARGET}")
-@_name_option
-@_optimize_option
-@_compiler_option
-@_json_option
+@model_argument
+@click.option("--target", "targets", required=True, help=f"One or more, with commas. {TARGET}")
+@name_option
+@optimize_option
+@compiler_option
+@json_option
 def profile_command(
     model: str,
+    weights: str | None,
     targets: str,
     name: str | None,
     optimize: str,
@@ -236,10 +200,15 @@ def profile_command(
     names = [t.strip() for t in targets.split(",") if t.strip()]
     with progress_bar() as progress:
         result = api.profile(
-            api.load_model(model), names, name=name, optimize=optimize, compiler=compiler, progress=progress
+            api.load_model(model, weights),
+            names,
+            name=name,
+            optimize=optimize,
+            compiler=compiler,
+            progress=progress,
         )
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         print_report(profile_report(result))
     if not result.all_fit:
@@ -247,11 +216,13 @@ def profile_command(
 
 
 @cli.command("evaluate")
-@click.argument("model")
+@model_argument
 @click.option("--data", required=True, help="An .npz file with x and y, samples first.")
-@_data_options
-@_json_option
-def evaluate_command(model: str, data: str, input_scale: float, input_mean: float, as_json: bool) -> None:
+@data_options
+@json_option
+def evaluate_command(
+    model: str, weights: str | None, data: str, input_scale: float, input_mean: float, as_json: bool
+) -> None:
     """Measures the accuracy of MODEL with the integer engine.
 
     Class numbers in y give top-1 accuracy (ties to the lowest index); values of the output's shape give the
@@ -264,20 +235,20 @@ def evaluate_command(model: str, data: str, input_scale: float, input_mean: floa
     from tinydeploy import api
     from tinydeploy.report.tables import evaluation_report, print_report
 
-    result, warnings = api.evaluate(api.load_model(model), data, scale=input_scale, mean=input_mean)
-    _warn(warnings)
+    result, warnings = api.evaluate(api.load_model(model, weights), data, scale=input_scale, mean=input_mean)
+    warn(warnings)
     if as_json:
-        _print_json(result.to_json())
+        print_json(result.to_json())
     else:
         print_report(evaluation_report(result))
 
 
 @cli.command("inspect")
-@click.argument("model")
+@model_argument
 @click.option("--memory", is_flag=True, help="Print the memory plan as a picture.")
 @click.option("--groups", is_flag=True, help="Print the channels that can only be pruned together.")
-@_json_option
-def inspect_command(model: str, memory: bool, groups: bool, as_json: bool) -> None:
+@json_option
+def inspect_command(model: str, weights: str | None, memory: bool, groups: bool, as_json: bool) -> None:
     """Prints MODEL as text: one line a tensor and one a layer, stable enough for diff.
 
     \b
@@ -294,14 +265,14 @@ def inspect_command(model: str, memory: bool, groups: bool, as_json: bool) -> No
     from tinydeploy.report.memory import memory_picture
     from tinydeploy.report.summary import graph_summary
 
-    loaded = api.load_model(model)
+    loaded = api.load_model(model, weights)
     if as_json:
         document = graph_summary(loaded.graph, loaded.path)
         if memory:
             document["arena_bytes"] = plan_memory(loaded.graph).arena_bytes
         if groups:
             document["groups"] = groups_document(find_groups(loaded.graph))
-        _print_json(document)
+        print_json(document)
     elif groups:
         click.echo(groups_text(find_groups(loaded.graph)), nl=False)
     elif memory:
@@ -312,7 +283,7 @@ def inspect_command(model: str, memory: bool, groups: bool, as_json: bool) -> No
 
 @cli.command("targets")
 @click.argument("name", required=False)
-@_json_option
+@json_option
 def targets_command(name: str | None, as_json: bool) -> None:
     """Lists the cores and boards, or shows one with the source of each figure.
 
@@ -326,11 +297,14 @@ def targets_command(name: str | None, as_json: bool) -> None:
 
     found = list_targets() if name is None else (load_target(name),)
     if as_json:
-        _print_json([t.to_json() for t in found])
+        print_json([t.to_json() for t in found])
     elif name is None:
         print_report(targets_report(found))
     else:
         print_report(target_report(found[0]))
+
+
+cli.add_command(compress_command)
 
 
 def main() -> None:

@@ -138,7 +138,8 @@ class Logistic(Op):
     def run_float(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         assert arrays[0] is not None
         real: Array = arrays[0].astype(np.float64)
-        y: Array = 1.0 / (1.0 + np.exp(-real))
+        with np.errstate(over="ignore"):
+            y: Array = 1.0 / (1.0 + np.exp(-real))
         return y.astype(np.float32)
 
 

@@ -19,7 +19,8 @@ def quantize_array(x: Array, quantization: Quantization, dtype: DType) -> Array:
     Source: `AffineQuantize` in tensorflow/lite/kernels/internal/reference/quantize.h.
     """
     low, high = dtype.limits
-    scaled = x.astype(np.float32) / np.float32(quantization.scale)
+    with np.errstate(over="ignore"):
+        scaled = x.astype(np.float32) / np.float32(quantization.scale)
     rounded = np.trunc(scaled + np.copysign(np.float32(0.5), scaled))
     # Clipping in double before the cast keeps infinities; NaN is refused by the callers.
     shifted: Array = np.clip(rounded.astype(np.float64) + quantization.zero_point, low, high)

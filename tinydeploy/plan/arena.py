@@ -1,8 +1,8 @@
-"""Offsets in the one static arena: first fit over several orders, then a bounded exact search."""
+"""Offsets in the one static arena: first fit over several orders, both ends, then a bounded exact search."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tinydeploy.ir.graph import Graph
@@ -12,6 +12,10 @@ ALIGNMENT = 4
 """Every buffer starts at a multiple of four bytes, so that kernels may load words."""
 
 _SEARCH_STEPS = 20_000
+_SEARCH_BUFFERS = 200
+_TWO_ENDED_STEPS = 1_000
+_TWO_ENDED_SIZES = 8
+_TWO_ENDED_BUFFERS = 2_000
 
 
 @dataclass(frozen=True)
@@ -58,13 +62,18 @@ class Plan:
 def plan_memory(graph: Graph) -> Plan:
     """Places every activation and scratch buffer of a graph; deterministic."""
     storage = assign_storage(graph)
-    buffers = storage.buffers
+    placements = pack(storage.buffers)
+    return Plan(_end(placements), lower_bound(storage.buffers), placements, storage)
+
+
+def pack(buffers: Sequence[Buffer]) -> tuple[Placement, ...]:
+    """Offsets at which no two buffers that are live together overlap, in the order of the offsets."""
     bound = lower_bound(buffers)
     best = min((_first_fit(order) for order in _orders(buffers)), key=_end)
-    if _end(best) > bound:
-        best = _search(buffers, best, bound)
-    placements = tuple(sorted(best, key=lambda p: (p.offset, p.buffer.first, p.buffer.name)))
-    return Plan(_end(best), bound, placements, storage)
+    for improve, most in ((_two_ended, _TWO_ENDED_BUFFERS), (_search, _SEARCH_BUFFERS)):
+        if _end(best) > bound and len(buffers) <= most:
+            best = improve(buffers, best, bound)
+    return tuple(sorted(best, key=lambda p: (p.offset, p.buffer.first, p.buffer.name)))
 
 
 def overlaps(a: Buffer, b: Buffer) -> bool:
@@ -85,6 +94,10 @@ def _live_bytes(sizes: Sequence[int]) -> int:
 
 def _align(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+def _align_down(n: int) -> int:
+    return n // ALIGNMENT * ALIGNMENT
 
 
 def _end(placements: Iterable[Placement]) -> int:
@@ -115,6 +128,61 @@ def _lowest_gap(buffer: Buffer, placed: Sequence[Placement]) -> int:
             break
         offset = max(offset, _align(other.end))
     return offset
+
+
+def _highest_gap(buffer: Buffer, placed: Sequence[Placement], size: int) -> int:
+    """The highest free offset below `size`; negative where there is none."""
+    offset = _align_down(size - buffer.bytes)
+    for other in sorted((p for p in placed if overlaps(p.buffer, buffer)), key=lambda p: -p.end):
+        if offset >= other.end:
+            break
+        offset = min(offset, _align_down(other.offset - buffer.bytes))
+    return offset
+
+
+def _two_ended(buffers: Sequence[Buffer], best: list[Placement], bound: int) -> list[Placement]:
+    """Fills arenas of given sizes in execution order, by turns from the bottom and from the top.
+
+    That is what a chain of layers needs: its output lies at the end where its input does not.
+    """
+    order = sorted(buffers, key=lambda b: (b.first, -b.bytes, b.name))
+    slack = _end(best) - bound
+    for step in range(_TWO_ENDED_SIZES):
+        size = _align(bound + slack * step // _TWO_ENDED_SIZES)
+        found = _fill(order, size) if size < _end(best) + ALIGNMENT else None
+        if found is not None:
+            # From the lowest on, each falls as far as it can.
+            dropped = _first_fit([p.buffer for p in sorted(found, key=lambda p: p.offset)])
+            return min(best, found, dropped, key=_end)
+    return best
+
+
+def _fill(order: Sequence[Buffer], size: int) -> list[Placement] | None:
+    """Places the buffers in this order inside `size` bytes; None where the bounded search finds no way."""
+    placed: list[Placement] = []
+
+    def ends(top: bool) -> Iterator[tuple[Placement, bool]]:
+        buffer = order[len(placed)]
+        for at_top in (top, not top):
+            offset = _highest_gap(buffer, placed, size) if at_top else _lowest_gap(buffer, placed)
+            if 0 <= offset <= size - buffer.bytes:
+                yield Placement(buffer, offset), at_top
+
+    # Not recursive, because a graph may have more layers than Python has stack.
+    choices = [ends(False)]
+    for _ in range(2 * len(order) + _TWO_ENDED_STEPS):
+        chosen = next(choices[-1], None)
+        if chosen is None:
+            choices.pop()
+            if not choices:
+                return None
+            placed.pop()
+            continue
+        placed.append(chosen[0])
+        if len(placed) == len(order):
+            return placed
+        choices.append(ends(not chosen[1]))
+    return None
 
 
 def _search(buffers: Sequence[Buffer], best: list[Placement], bound: int) -> list[Placement]:

@@ -43,7 +43,7 @@ def importance(
     """A number for every channel root that may be removed; larger matters more.
 
     Each layer's numbers are divided by their mean over the layer, so that layers of different scale can be
-    compared, and summed over the layers that write the channel.
+    compared, and averaged over the layers that write the channel.
 
     Raises:
         DeployError: the measure does not exist, or `taylor` was given no gradients.
@@ -64,7 +64,9 @@ def importance(
             continue
         scores = _layer_scores(graph, group, measure, gradients)
         for channel in group.channels:
-            result[channel.root] = sum(float(scores[name][index]) for name, index in channel.outputs)
+            own = [float(scores[name][index]) for name, index in channel.outputs]
+            # The mean, not the sum: a channel of a residual stream is not worth more for being written often.
+            result[channel.root] = sum(own) / len(own)
     return result
 
 

@@ -63,7 +63,7 @@ def profile_report(p: Profile) -> RenderableType:
 
 def _layer_table(layers: Iterable[LayerProfile], first: TargetProfile) -> Table:
     total = first.measurement.instructions
-    table = _table(f"layers on {first.target.name}", "op", "output")
+    table = text_table(f"layers on {first.target.name}", "op", "output")
     for name in ("MACs", "weights B", "instructions", "/MAC", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     for i, layer in enumerate(layers):
@@ -81,7 +81,7 @@ def _layer_table(layers: Iterable[LayerProfile], first: TargetProfile) -> Table:
 
 
 def _target_table(targets: Iterable[TargetProfile]) -> Table:
-    table = _table("targets", "target")
+    table = text_table("targets", "target")
     for name in ("flash B", "RAM B", "arena B", "stack B", "instructions"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column("fits")
@@ -127,7 +127,7 @@ def export_report(e: Export) -> RenderableType:
 
 
 def targets_report(targets: Iterable[Target]) -> RenderableType:
-    table = _table("", "target", "core", "what")
+    table = text_table("", "target", "core", "what")
     for name in ("MHz", "flash KB", "RAM KB"):
         table.add_column(name, justify="right", no_wrap=True)
     for t in targets:
@@ -157,7 +157,7 @@ def target_report(t: Target) -> RenderableType:
     return table
 
 
-def _table(title: str, *texts: str) -> Table:
+def text_table(title: str, *texts: str) -> Table:
     """A table without lines, narrow enough for 80 columns; numbers are never cut."""
     table = Table(
         title=title or None,

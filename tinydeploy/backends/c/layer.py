@@ -22,7 +22,7 @@ class Constant:
 
     @property
     def bytes(self) -> int:
-        return int(self.data.size) * {"int8_t": 1, "int32_t": 4}[self.ctype]
+        return int(self.data.size) * {"int8_t": 1, "uint8_t": 1, "int32_t": 4}[self.ctype]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Context:
     def operand_constants(self) -> tuple[Constant, ...]:
         """Constant activations, such as the second operand of an ADD."""
         return tuple(
-            Constant(f"operand{i}", "int8_t", v.array)
+            Constant(f"operand{i}", f"{v.dtype.value}_t", v.array)
             for i, v in enumerate(self.site.inputs)
             if v is not None and v.is_constant
         )

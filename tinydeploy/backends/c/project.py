@@ -11,6 +11,7 @@ from tinydeploy.backends.c import sources
 from tinydeploy.backends.c.model import Model, Port, lower_model
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.ir.graph import Graph
+from tinydeploy.passes.outputs import copy_outputs
 from tinydeploy.plan import Plan, plan_memory
 
 KERNEL_COMMON = "td_kernels.h"
@@ -55,6 +56,7 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
         DeployError: the name is no C identifier, the graph is float, or an op has no kernel.
     """
     check_name(options.name)
+    graph = copy_outputs(graph)
     plan = plan_memory(graph)
     model = lower_model(graph, plan, options.name)
     n = options.name

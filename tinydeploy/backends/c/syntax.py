@@ -22,6 +22,9 @@ _KEYWORDS = frozenset(
     )
 )
 
+# Files of the project or of the compiler would be replaced by NAME.h and NAME.c; lower case, as some
+# file systems do not tell cases apart.
+_TAKEN_FILES = frozenset({"example_main", "stdint", "stddef", "stdio"})
 
 # Stands for a space at which a line is not broken.
 _GLUED_SPACE = "\x01"
@@ -89,17 +92,23 @@ def array(ctype: str, name: str, data: Array) -> str:
 
 def comment(text: str) -> str:
     """Text made harmless inside a C comment: no ends of comments, trigraphs, backslashes or controls."""
-    printable = "".join(c if " " <= c <= "~" else "?" for c in text)
-    return printable.replace("*/", "* /").replace("/*", "/ *").replace("\\", "/").replace("??", "? ?")
+    # Backslashes first: what they become must not end a comment either.
+    printable = "".join(c if " " <= c <= "~" else "?" for c in text).replace("\\", "/")
+    return re.sub(r"\?(?=\?)", "? ", printable.replace("*/", "* /").replace("/*", "/ *"))
+
+
+def _is_taken(name: str) -> bool:
+    return name in _KEYWORDS or name.lower() in _TAKEN_FILES or name.startswith("td_")
 
 
 def check_name(name: str) -> str:
     """Accepts a C identifier that can prefix a whole model, or raises DeployError."""
-    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name) or name in _KEYWORDS or name.startswith("td_"):
+    if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]{0,62}", name) or _is_taken(name):
         raise DeployError(
             f"{name!r} cannot prefix the generated C",
             where="--name",
-            hint="a letter, then letters, digits and _, at most 63 characters, no C keyword, not td_...",
+            hint="a letter, then letters, digits and _, at most 63 characters; no C keyword or header; not"
+            " td_...",
         )
     return name
 
@@ -107,6 +116,6 @@ def check_name(name: str) -> str:
 def name_from(stem: str) -> str:
     """A valid name made from a file's stem."""
     name = re.sub(r"[^A-Za-z0-9_]+", "_", stem).strip("_").lower()[:63]
-    if not name or not name[0].isalpha() or name in _KEYWORDS or name.startswith("td_"):
+    if not name or not name[0].isalpha() or _is_taken(name):
         name = f"model_{name}"[:63].rstrip("_")
     return name

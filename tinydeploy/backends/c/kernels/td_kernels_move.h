@@ -4,10 +4,13 @@
 
 #include "td_kernels.h"
 
-static TD_INLINE void td_copy(int32_t elements, const int8_t *x, int8_t *y)
+/* int8 or uint8. */
+static TD_INLINE void td_copy(int32_t elements, const void *x, void *y)
 {
+    const int8_t *from = (const int8_t *)x;
+    int8_t *to = (int8_t *)y;
     for (int32_t i = 0; i < elements; i++) {
-        y[i] = x[i];
+        to[i] = from[i];
     }
 }
 

@@ -9,7 +9,7 @@ typedef struct {
     int32_t rows, classes, entries;
 } td_softmax_shape;
 
-/* round(a * b / 2^31), ties away from zero; b may be negative. */
+/* round(a * b / 2^31), ties upward; b may be negative. */
 static TD_INLINE int32_t td_fixed_multiply(int32_t a, int32_t b)
 {
     const int64_t product = (int64_t)a * b;

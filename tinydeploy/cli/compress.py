@@ -1,0 +1,110 @@
+"""`tinydeploy compress`."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from tinydeploy.cli.options import TARGET, data_options, json_option, model_argument, print_json, warn
+
+# ruff: noqa: PLC0415  (heavy imports wait until the command runs)
+
+
+@click.command("compress")
+@model_argument
+@click.option("--data", required=True, help="An .npz file with x and y: for calibration and training.")
+@click.option("--eval-data", help="An .npz file for the accuracies; --data by default.")
+@click.option(
+    "-o", "--output", "folder", required=True, help="Folder for model.onnx, model.tflite, report.json."
+)
+@click.option("--prune", help="A ratio such as 0.3, auto, macs=50%, params=40%, flash=64k, ram=24k.")
+@click.option(
+    "--prune-divisor",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Groups keep a multiple of this many channels.",
+)
+@click.option(
+    "--prune-steps",
+    type=click.IntRange(1, 20),
+    default=1,
+    show_default=True,
+    help="More than 1 prunes a part at a time, with an epoch of training in between.",
+)
+@click.option("--importance", default="l2", show_default=True, help="l1, l2, taylor or random.")
+@click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
+@click.option(
+    "--calibration", default="minmax", show_default=True, help="minmax, percentile, mse or entropy."
+)
+@click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)
+@click.option("--finetune-epochs", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--qat-epochs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Quantization-aware; 0 quantizes after training.",
+)
+@click.option(
+    "--learning-rate",
+    type=float,
+    default=3e-3,
+    show_default=True,
+    help="Relative to the size of each tensor.",
+)
+@click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
+@click.option(
+    "--loss",
+    default="auto",
+    show_default=True,
+    help="cross_entropy, mse, or package.module:function(outputs, labels).",
+)
+@click.option("--augment", help="package.module:function(x, generator), applied to every batch.")
+@click.option("--distill", is_flag=True, help="Let the float model teach.")
+@click.option("--checkpoint", help="A .safetensors file; fine-tuning goes on from it where it exists.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0.0, 1.0),
+    help="A fraction; more is exit 1, and nothing is written.",
+)
+@click.option("--force", is_flag=True, help="Write the files even so.")
+@click.option("--target", default="cortex-m4", show_default=True, help=TARGET)
+@click.option("--debug-layers", is_flag=True, help="Print the error of every layer.")
+@data_options
+@json_option
+def compress_command(
+    model: str, weights: str | None, folder: str, as_json: bool, debug_layers: bool, **given: Any
+) -> None:
+    """Makes a float MODEL small: prunes channels, trains, quantizes to int8, and measures.
+
+    Writes model.onnx (QDQ), model.tflite and report.json into the output folder; `export-c` takes either
+    model on. Training needs the extra 'train'.
+
+    \b
+    Example:
+      tinydeploy compress net.onnx --data train.npz --eval-data test.npz -o out
+      tinydeploy compress net.pt2 --data train.npz --eval-data test.npz --prune macs=50% \\
+        --finetune-epochs 10 --qat-epochs 3 --max-accuracy-drop 0.01 -o out
+    """
+    from tinydeploy import api
+    from tinydeploy.cli.progress import progress_bar
+    from tinydeploy.report.compression import compression_report, layer_error_report
+    from tinydeploy.report.tables import print_report
+
+    with progress_bar() as progress:
+        result, warnings = api.compress(
+            api.load_model(model, weights), output=folder, progress=progress, **given
+        )
+    warn(warnings)
+    if as_json:
+        print_json(result.to_json())
+    else:
+        print_report(compression_report(result, folder))
+        if debug_layers:
+            print_report(layer_error_report(result))
+    if result.missed is not None:
+        sys.exit(1)
