@@ -205,7 +205,9 @@ def _prune(given: Inputs, options: CompressOptions, progress: Progress) -> Prune
         return given.fits(quantize(candidate, few, QuantizeOptions()))
 
     def train(candidate: Graph, epochs: int) -> Graph:
-        return _finetune(candidate, given, replace(options.train, epochs=epochs), progress)
+        # The checkpoint is that of the training after pruning, whose network is another one.
+        train = replace(options.train, epochs=epochs, checkpoint=None)
+        return _finetune(candidate, given, train, progress)
 
     return prune(
         given.graph,
