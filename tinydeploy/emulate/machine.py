@@ -12,8 +12,9 @@ import numpy as np
 from tinydeploy.emulate import stack
 from tinydeploy.emulate.alignment import AlignmentWatch, find_accesses
 from tinydeploy.emulate.build import Firmware
-from tinydeploy.emulate.counting import InstructionCounter
+from tinydeploy.emulate.counting import InstructionCounter, blocks_of
 from tinydeploy.emulate.cpu import Cpu
+from tinydeploy.emulate.cycles.trace import make_plan
 from tinydeploy.emulate.memory import ModelMemory, buffer_bytes
 from tinydeploy.errors import DeployError
 
@@ -113,7 +114,8 @@ class Machine:
         counter.start()
         depth.start()
         again = self._call(counted, inputs, place, offset, contents=1)
-        per_function = counter.per_function()
+        trace = counter.trace()
+        per_function = counter.per_function(trace)
         differences = _differences(plain, again, "over other contents of the arena, or under hooks")
         return replace(
             plain,
@@ -123,13 +125,13 @@ class Machine:
             arena_touched=max(plain.arena_touched, again.arena_touched),
             canary_intact=plain.canary_intact and again.canary_intact,
             faults=(*plain.faults, *differences),
-            blocks=counter.blocks(),
+            blocks=blocks_of(trace),
         )
 
     @cached_property
     def _counted(self) -> tuple[ModelMemory, InstructionCounter, stack.StackWatch]:
         memory, image = self._memory(), self._firmware.image
-        counter = InstructionCounter(memory.cpu, image, self._firmware.abi.name)
+        counter = InstructionCounter(memory.cpu, image, make_plan(image, self._firmware.abi.name, None))
         return memory, counter, stack.StackWatch(memory.cpu, image)
 
     @cached_property
