@@ -83,6 +83,7 @@ class FlashTiming:
         icache_bytes: size of the instruction cache in front of the memory, 0 where there is none.
         dcache_bytes: size of the data cache in front of the memory, 0 where there is none.
         prefetch: whether the memory interface can fetch the next line ahead of the core.
+        prefetch_enabled: whether it does so after the usual start-up of the chip, which is what is modelled.
         unified_cache: whether `icache_bytes` and `dcache_bytes` are one and the same cache.
     """
 
@@ -92,6 +93,7 @@ class FlashTiming:
     dcache_bytes: int
     prefetch: bool
     unified_cache: bool = False
+    prefetch_enabled: bool = False
 
 
 @dataclass(frozen=True)
@@ -279,7 +281,7 @@ def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
 
 
 def _read_flash(table: Table) -> FlashTiming:
-    table.check_keys(_FLASH_REQUIRED, ("unified_cache",))
+    table.check_keys(_FLASH_REQUIRED, ("unified_cache", "prefetch_enabled"))
     timing = FlashTiming(
         wait_states=table.integer("wait_states", *WAIT_STATES),
         line_bytes=table.integer("line_bytes", *LINE_BYTES),
@@ -287,7 +289,11 @@ def _read_flash(table: Table) -> FlashTiming:
         dcache_bytes=table.integer("dcache_bytes", *CACHE_BYTES),
         prefetch=table.boolean("prefetch"),
         unified_cache="unified_cache" in table and table.boolean("unified_cache"),
+        prefetch_enabled="prefetch_enabled" in table and table.boolean("prefetch_enabled"),
     )
+    if timing.prefetch_enabled and not timing.prefetch:
+        hint = "allowed: true only where prefetch is true"
+        raise table.error("prefetch_enabled", "what is not there cannot be on", hint)
     if timing.line_bytes & (timing.line_bytes - 1):
         raise table.error("line_bytes", "the value is not a power of two", "allowed: 4, 8, 16, ... 256")
     if timing.unified_cache and timing.icache_bytes != timing.dcache_bytes:

@@ -29,7 +29,6 @@ _CLASSES = (
     "taken_call",
     "taken_return",
     "address_dependency",
-    "load_use",
     "special",
 )
 _FLOAT_CLASSES = ("float_alu", "float_multiply_add", "float_divide")
@@ -63,7 +62,6 @@ class CoreTiming:
         taken_return: what POP {.., PC}, LDM {.., PC} and LDR PC add to the load.
         address_dependency: what is added where the address of a load or store comes from the instruction of
             the arithmetic unit just before it.
-        load_use: what is added where an instruction uses what the load just before it brought.
         special: MRS, MSR, barriers, VMRS, VMSR.
         float_alu: VADD, VMUL, VCVT, VMOV and their kin; None for a core without them.
         float_multiply_add: VMLA, VFMA and their kin.
@@ -89,7 +87,6 @@ class CoreTiming:
     taken_call: int
     taken_return: int
     address_dependency: int
-    load_use: int
     special: int
     float_alu: int | None
     float_multiply_add: int | None

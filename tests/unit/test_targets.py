@@ -73,6 +73,8 @@ def figures(target: Target) -> set[str]:
         found |= {f"flash.{key}" for key in FlashTiming.__dataclass_fields__}
         if not board.flash.unified_cache:
             found.remove("flash.unified_cache")
+        if not board.flash.prefetch_enabled:
+            found.remove("flash.prefetch_enabled")
     return found
 
 

@@ -101,11 +101,11 @@ class Cpu:
         self.uc.hook_add(self._code_hook, hook, None, address, address)
 
     def on_instructions(self, start: int, end: int, hook: CodeHook) -> None:
-        """Calls ``hook(uc, address, size, None)`` before each instruction from ``start`` to before ``end``."""
+        """Calls ``hook(uc, address, size, None)`` before each instruction in ``start`` to ``end - 1``."""
         self.uc.hook_add(self._code_hook, hook, None, start, end - 1)
 
     def on_read(self, start: int, end: int, hook: ReadHook) -> None:
-        """Calls ``hook(uc, type, address, size, value, None)`` for each read from ``start`` to before ``end``."""
+        """Calls ``hook(uc, type, address, size, value, None)`` for each read of ``start`` to ``end - 1``."""
         self.uc.hook_add(self._read_hook, hook, None, start, end - 1)
 
     def hook_native(self, kind: str, function: Any, user: int, start: int = 1, end: int = 1) -> None:
@@ -128,6 +128,14 @@ class Cpu:
         status = library.uc_hook_add(engine, ctypes.byref(handle), types[kind], pointer, user, start, last)
         if status:
             raise DeployError(f"the emulator took no hook (status {status})", where=kind)
+
+    @property
+    def takes_native_hooks(self) -> bool:
+        """Whether the emulator's library is where its Python package is known to have it."""
+        try:
+            return bool(self.native_register_reader())
+        except DeployError:
+            return False
 
     def native_register_reader(self) -> int:
         """Address of the emulator's C function that reads a register."""

@@ -1,4 +1,4 @@
-"""Counts a run with Python's hooks: what the C callbacks of ``runtime/td_trace.c`` count, without a compiler."""
+"""Counts a run with Python's hooks, for want of a compiler: the same counts as ``runtime/td_trace.c``."""
 
 from __future__ import annotations
 

@@ -17,6 +17,6 @@ def make_tracer(cpu: Cpu, plan: Plan, way: Way = "none", loads: tuple[Load, ...]
         loads: the loads of the image, for the way "addresses".
     """
     library = load_library()
-    if library is None:
+    if library is None or not cpu.takes_native_hooks:
         return PureTracer(cpu, plan, way, loads)
     return NativeTracer(library, cpu, plan, way, loads)
