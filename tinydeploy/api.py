@@ -138,7 +138,8 @@ def verify(
         DeployError: bad input, a failed build, or code that does not come back.
         MissingExtraError: the extra `emulate` is not installed.
     """
-    job = Job(model.graph, _options(model, target, name, optimize), load_target(target).core, compiler)
+    found = load_target(target)
+    job = Job(model.graph, _options(model, target, name, optimize), found.core, compiler, found.board)
     if inputs is None:
         return verification.verify(
             job, target, random_samples(model.graph, RANDOM_SAMPLES, SEED), None, progress=progress
@@ -166,7 +167,7 @@ def profile(
     jobs = []
     for target in targets:
         found = load_target(target)
-        job = Job(model.graph, _options(model, found.name, name, optimize), found.core, compiler)
+        job = Job(model.graph, _options(model, found.name, name, optimize), found.core, compiler, found.board)
         jobs.append((job, found))
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")

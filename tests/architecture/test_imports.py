@@ -21,7 +21,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),
     frozenset({"prune", "quantize", "plan", "evaluation", "finetune"}),
     frozenset({"backends", "emulate"}),
-    frozenset({"measure", "verification", "profile", "export", "report"}),
+    frozenset({"latency", "measure", "verification", "profile", "export", "report"}),
     frozenset({"api"}),
     frozenset({"cli", "__main__"}),
 )
