@@ -52,7 +52,7 @@ class Latency:
 
     @property
     def text(self) -> str:
-        """``43.1 ms ±5 % (modelled; validated on 8 published results)``, or cycles where there is no clock."""
+        """``43.1 ms ±5 % (modelled; validated on 8 published results)``; cycles where there is no clock."""
         if self.cycles is None:
             return "-"
         if self.latency_ms is None:

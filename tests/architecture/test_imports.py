@@ -89,7 +89,7 @@ def test_every_module_has_its_place_in_the_order() -> None:
 @pytest.mark.parametrize("name", sorted(modules()))
 def test_imports_point_one_way(name: str) -> None:
     found = modules()
-    own = RANK[name.split(".")[0]]
+    own = RANK[name.split(".", maxsplit=1)[0]]
     for other in imported(found[name], set(found), lazy=True):
         assert RANK[other.split(".")[0]] <= own, f"{name} imports {other}, which stands above it"
 

@@ -101,7 +101,7 @@ def _instruction(insn: Any) -> Instruction:
     writes = frozenset(insn.reg_name(register) for register in insn.regs_access()[1])
     sources, offset = _address_of(insn, kind)
     leaves = _exit(name, kind, writes)
-    if kind == "load":
+    if kind == "load" and leaves != "branch":
         writes = frozenset((insn.reg_name(insn.operands[0].reg),))
     return Instruction(
         kind=kind,
