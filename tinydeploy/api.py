@@ -23,7 +23,7 @@ from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
 from tinydeploy.passes.constants import fold_constants
 from tinydeploy.profile import Profile
-from tinydeploy.targets import load_target
+from tinydeploy.targets import Target, load_target
 from tinydeploy.verification import Verification
 
 __all__ = [
@@ -109,7 +109,7 @@ def export_c(
         DoesNotFitError: a limit is exceeded.
     """
     where = load_target(target)
-    options = _options(model, target, name, optimize)
+    options = _options(model, where, name, optimize)
     project = make_project(model.graph, options)
     measurement = None
     if max_flash is not None or max_ram is not None:
@@ -138,14 +138,14 @@ def verify(
         DeployError: bad input, a failed build, or code that does not come back.
         MissingExtraError: the extra `emulate` is not installed.
     """
-    found = load_target(target)
-    job = Job(model.graph, _options(model, target, name, optimize), found.core, compiler, found.board)
+    where = load_target(target)
+    job = Job(model.graph, _options(model, where, name, optimize), where.core, compiler, where.board)
     if inputs is None:
         return verification.verify(
-            job, target, random_samples(model.graph, RANDOM_SAMPLES, SEED), None, progress=progress
+            job, where.name, random_samples(model.graph, RANDOM_SAMPLES, SEED), None, progress=progress
         )
     samples = fit_samples(model.graph, read_dataset(Path(inputs)), scale=scale, mean=mean)
-    result = verification.verify(job, target, samples.inputs, samples.labels, progress=progress)
+    result = verification.verify(job, where.name, samples.inputs, samples.labels, progress=progress)
     return verification.with_notes(result, samples.warnings)
 
 
@@ -167,7 +167,7 @@ def profile(
     jobs = []
     for target in targets:
         found = load_target(target)
-        job = Job(model.graph, _options(model, found.name, name, optimize), found.core, compiler, found.board)
+        job = Job(model.graph, _options(model, found, name, optimize), found.core, compiler, found.board)
         jobs.append((job, found))
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
@@ -186,10 +186,10 @@ def evaluate(
     return evaluation.evaluate(model.graph, samples, model=model.path), samples.warnings
 
 
-def _options(model: Model, target: str, name: str | None, optimize: str) -> ExportOptions:
+def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:
     require_optimize(optimize)
     chosen = model.default_name if name is None else check_name(name)
-    return ExportOptions(chosen, load_target(target).name, optimize, model.sha256)
+    return ExportOptions(chosen, target.name, optimize, model.sha256)
 
 
 def _first_sample(graph: Graph) -> tuple[Array, ...]:

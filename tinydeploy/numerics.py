@@ -70,8 +70,9 @@ def quantize_ratio(ratio: float) -> Multiplier:
 
 def rounding_high_multiply(a: Int64Array, mantissa: npt.ArrayLike) -> Int64Array:
     """gemmlowp's SaturatingRoundingDoublingHighMul for a non-negative `mantissa`; exact in int64."""
-    product = a * np.asarray(mantissa, dtype=np.int64)
-    result: Int64Array = (product + (1 << 30)) >> 31
+    result: Int64Array = np.asarray(a * np.asarray(mantissa, dtype=np.int64))
+    result += 1 << 30
+    result >>= 31
     return result
 
 
@@ -79,8 +80,12 @@ def rounding_shift_right(v: Int64Array, shift: npt.ArrayLike) -> Int64Array:
     """Divides by 2**shift, half away from zero (gemmlowp's RoundingDivideByPOT); shift >= 0."""
     s = np.asarray(shift, dtype=np.int64)
     half = np.where(s > 0, np.int64(1) << np.maximum(s - 1, 0), 0)
-    sign = np.where(s > 0, v >> 63, 0)
-    result: Int64Array = (v + sign + half) >> s
+    # In place: this is most of the engine's time. The sign counts where something is shifted out.
+    result: Int64Array = v >> 63
+    result = result & np.where(s > 0, np.int64(-1), np.int64(0))
+    result += v
+    result += half
+    result >>= s
     return result
 
 
