@@ -49,12 +49,12 @@ class CoreTiming:
         multiply_accumulate_long: SMLAL, UMLAL, UMAAL, SMLALxy, SMLALD.
         multiply_dual: SMLAD, SMUAD and their kin.
         divide: SDIV and UDIV; silicon ends early, so this is a typical figure.
-        load: a load of one register that cannot be pipelined.
+        load: a load of one register (of the floating-point unit too) that cannot be pipelined.
         load_pipelined: a load of one register right behind another load or store of one register, whose
             address does not depend on what that one loaded.
         store: a store of one register at a base with an immediate offset.
         store_register_offset: a store of one register at a base with a register offset.
-        double: LDRD and STRD.
+        double: LDRD and STRD, and VLDR and VSTR of two words.
         multiple_base, multiple_word: LDM, STM, PUSH, POP, VLDM, ...: the former, plus the latter for each
             word.
         taken_branch: what a taken B, B<cond>, CBZ, BX and TBB add to `alu`, or to `load` for a table branch.
@@ -99,7 +99,7 @@ class Validation:
     """How predicted cycles compared with published measurements of the same code on silicon.
 
     Attributes:
-        points: number of published results; nothing was fitted on any of them.
+        points: number of published results; no figure of the model was fitted on any of them.
         mean_error_pct: mean of the absolute errors, in per cent of the published latency.
         worst_error_pct: the largest absolute error, in per cent of the published latency.
         text: which results, and whose.

@@ -98,6 +98,8 @@ def test_profile_json_has_the_keys_of_the_contract() -> None:
     assert board["cycles"] == sum(board["cycles_parts"].values())
     assert board["latency_ms"] == pytest.approx(board["cycles"] / 120e3)
     assert board["cycles_parts"]["flash_read"] > 0
+    assert board["error_pct"] == board["validation"]["worst_error_pct"]
+    assert core["error_pct"] is None
     assert core["latency_ms"] is None
     assert core["cycles_parts"]["flash_read"] == 0
     assert sum(layer["cycles"] for layer in layers) <= board["cycles"]
@@ -114,6 +116,8 @@ def test_a_core_without_timings_has_no_cycles() -> None:
 
 
 def test_every_latency_is_printed_with_its_band() -> None:
+    result = run("profile", MODEL, "--target", "nucleo-l4r5zi")
+    assert "% (modelled; validated on 8 published results)" in " ".join(result.stdout.split())
     result = run("profile", MODEL, "--target", "nucleo-f446re")
     assert " ms (modelled; unvalidated)" in result.stdout
     assert " ms (modelled; unvalidated)" in run("verify", MODEL, "--target", "nucleo-f446re").stdout

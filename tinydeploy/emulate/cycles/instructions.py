@@ -34,7 +34,7 @@ _EXACT: dict[str, Kind] = {"mul": "multiply", "mla": "multiply_accumulate", "mls
 _EXACT |= {"smull": "multiply_long", "umull": "multiply_long", "umaal": "multiply_accumulate_long"}
 _EXACT |= dict.fromkeys(("sdiv", "udiv"), "divide")
 _EXACT |= dict.fromkeys(("ldrd", "strd", "ldrexd", "strexd"), "double")
-_EXACT |= dict.fromkeys(("push", "pop", "vpush", "vpop", "vldr", "vstr"), "multiple")
+_EXACT |= dict.fromkeys(("push", "pop", "vpush", "vpop"), "multiple")
 _EXACT |= dict.fromkeys(("tbb", "tbh"), "load")
 _EXACT |= dict.fromkeys(("mrs", "msr", "dmb", "dsb", "isb", "vmrs", "vmsr", "cpsid", "cpsie"), "special")
 # The first prefix that fits decides.
@@ -97,7 +97,7 @@ def instructions_of(engine: Any, code: bytes, address: int) -> Iterator[Instruct
 
 def _instruction(insn: Any) -> Instruction:
     name = insn.insn_name()
-    kind = _kind(name)
+    kind = _kind(insn, name)
     writes = frozenset(insn.reg_name(register) for register in insn.regs_access()[1])
     sources, offset = _address_of(insn, kind)
     leaves = _exit(name, kind, writes)
@@ -114,7 +114,12 @@ def _instruction(insn: Any) -> Instruction:
     )
 
 
-def _kind(name: str) -> Kind:
+def _kind(insn: Any, name: str) -> Kind:
+    if name in ("vldr", "vstr"):
+        # One word on the same bus as LDR and STR, or two.
+        if insn.reg_name(insn.operands[0].reg).startswith("d"):
+            return "double"
+        return "load" if name == "vldr" else "store"
     if name in _EXACT:
         return _EXACT[name]
     return next((kind for prefixes, kind in _PREFIXES if name.startswith(prefixes)), "alu")
@@ -131,11 +136,8 @@ def _exit(name: str, kind: Kind, writes: frozenset[str]) -> Exit | None:
 
 
 def _words(insn: Any, name: str) -> int:
-    """Words that a multiple transfer moves; VLDR and VSTR are one of a single register."""
-    if name in ("vldr", "vstr"):
-        registers = insn.operands[:1]
-    else:
-        registers = insn.operands if name.endswith(("push", "pop")) else insn.operands[1:]
+    """Words that a multiple transfer moves."""
+    registers = insn.operands if name.endswith(("push", "pop")) else insn.operands[1:]
     return sum(2 if insn.reg_name(operand.reg).startswith("d") else 1 for operand in registers)
 
 
