@@ -12,7 +12,6 @@ from rich.text import Text
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import Export
-from tinydeploy.ir.show import shape_text
 from tinydeploy.profile import LayerProfile, Profile, TargetProfile
 from tinydeploy.targets import Target
 from tinydeploy.verification import Verification
@@ -69,7 +68,6 @@ def _layer_table(layers: Iterable[LayerProfile], first: TargetProfile) -> Table:
     total = first.measurement.latency.cycles or first.measurement.instructions
     table = _table(f"layers on {first.target.name}")
     table.add_column("op", no_wrap=True)
-    table.add_column("output", no_wrap=True)
     for name in ("MACs", "flash B", "instr.", "cycles", "/MAC", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     for i, layer in enumerate(layers):
@@ -77,7 +75,6 @@ def _layer_table(layers: Iterable[LayerProfile], first: TargetProfile) -> Table:
         n = layer.instructions if layer.cycles is None else layer.cycles.total
         table.add_row(
             f"{i} {layer.op.lower()}",
-            shape_text(layer.shape),
             _number(layer.macs or None),
             _number(layer.weights_bytes or None),
             _number(layer.instructions),
