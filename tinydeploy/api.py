@@ -104,7 +104,7 @@ def verify(
         MissingExtraError: the extra `emulate` is not installed.
     """
     where = load_target(target)
-    job = Job(model.graph, _options(model, where, name, optimize), where.core, compiler)
+    job = Job(model.graph, _options(model, where, name, optimize), where.core, compiler, where.board)
     if inputs is None:
         return verification.verify(
             job, where.name, random_samples(model.graph, RANDOM_SAMPLES, SEED), None, progress=progress
@@ -132,7 +132,7 @@ def profile(
     jobs = []
     for target in targets:
         found = load_target(target)
-        job = Job(model.graph, _options(model, found, name, optimize), found.core, compiler)
+        job = Job(model.graph, _options(model, found, name, optimize), found.core, compiler, found.board)
         jobs.append((job, found))
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")

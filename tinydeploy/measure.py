@@ -15,7 +15,8 @@ from tinydeploy.emulate.abi import ModelAbi
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
-from tinydeploy.targets import Core
+from tinydeploy.latency import Latency, latency_of, no_latency
+from tinydeploy.targets import Board, Core
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
@@ -34,12 +35,13 @@ def silent(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """What is measured: a graph, how it is exported, and the core it runs on."""
+    """What is measured: a graph, how it is exported, its core, and the board around that, if any."""
 
     graph: Graph
     options: ExportOptions
     core: Core
     compiler: str | None = None
+    board: Board | None = None
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class Measurement:
     Attributes:
         outputs: one array per model output, (samples, *value.shape), as emulated.
         instructions, per_function, stack_bytes: of the first sample; None and empty on the host.
+        latency: cycles of the first sample, modelled.
         sizes: None on the host.
         float_symbols: what speaks against integer only; empty where it is proved.
         faults: what silicon would refuse, or what went wrong with memory.
@@ -80,6 +83,7 @@ class Measurement:
     float_symbols: tuple[str, ...]
     faults: tuple[str, ...]
     unaligned_ok: bool
+    latency: Latency
 
     @property
     def ram_bytes(self) -> int | None:
@@ -150,12 +154,12 @@ def _on_core(
     toolchain = find_toolchain(job.core, job.compiler)
     level = OPTIMIZE_LEVELS[job.options.optimize]
     firmware = build(folder, abi, job.core, toolchain, folder / "build", level=level)
-    machine = Machine(firmware)
+    machine = Machine(firmware, flash=job.board.flash if job.board else None)
     faults = list(unsupported_instructions(firmware))
     runs = []
     for i in range(count):
         progress("running", i + 1, total)
-        runs.append(machine.run(_bytes(inputs, i), count=i == 0))
+        runs.append(machine.run(_bytes(inputs, i), count=i == 0, cycles=i == 0))
     faults += [
         f"sample {i}: {job.options.name}_run returned {r.status}" for i, r in enumerate(runs) if r.status
     ]
@@ -186,6 +190,7 @@ def _on_core(
         float_symbols=float_symbols(firmware) if prove else (),
         faults=tuple(dict.fromkeys(faults)),
         unaligned_ok=aligned,
+        latency=no_latency("") if first.cycles is None else latency_of(first.cycles, job.core, job.board),
     )
 
 
@@ -223,6 +228,7 @@ def _on_host(
         float_symbols=(),
         faults=tuple(bad),
         unaligned_ok=aligned,
+        latency=no_latency("the host has no model of cycles"),
     )
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tinydeploy.backends.c.model import Layer
 from tinydeploy.data import random_samples
+from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Job, Measurement, Progress, measure, silent
@@ -16,7 +17,7 @@ SEED = 0
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One layer of the generated code; instructions are of the first target, None where not counted."""
+    """One layer of the generated code; instructions and cycles are of the first target, else None."""
 
     name: str
     op: str
@@ -25,6 +26,11 @@ class LayerProfile:
     params: int
     weights_bytes: int
     instructions: int | None
+    cycles: Cycles | None
+
+    @property
+    def cycles_per_mac(self) -> float | None:
+        return None if self.cycles is None or not self.macs else self.cycles.total / self.macs
 
     def to_json(self) -> dict[str, object]:
         return {
@@ -35,7 +41,9 @@ class LayerProfile:
             "params": self.params,
             "weights_bytes": self.weights_bytes,
             "instructions": self.instructions,
-            "cycles": None,
+            "cycles": None if self.cycles is None else self.cycles.total,
+            "cycles_parts": None if self.cycles is None else self.cycles.to_json(),
+            "cycles_per_mac": self.cycles_per_mac,
         }
 
 
@@ -66,11 +74,9 @@ class TargetProfile:
             "arena_bytes": m.project.plan.arena_bytes,
             "stack_bytes": m.stack_bytes,
             "instructions": m.instructions,
-            "latency_ms": None,
-            "cycles": None,
+            **m.latency.to_json(),
             "energy_uj": None,
             "source": "emulated",
-            "error_pct": None,
             "compiler": m.compiler,
         }
 
@@ -143,6 +149,7 @@ def verdict(m: Measurement, board: Board | None) -> tuple[bool | None, str]:
 
 def _layer(m: Measurement, layer: Layer) -> LayerProfile:
     counted = [n for name, n in m.per_function.items() if _belongs(name, layer.function)]
+    cycles = [n for name, n in m.latency.per_function.items() if _belongs(name, layer.function)]
     params = sum(
         v.elements for v in m.project.model.graph.node_inputs(layer.node) if v is not None and v.is_constant
     )
@@ -154,6 +161,7 @@ def _layer(m: Measurement, layer: Layer) -> LayerProfile:
         params,
         sum(c.bytes for c in layer.code.constants),
         sum(counted) if m.instructions is not None else None,
+        sum(cycles, Cycles()) if m.latency.parts is not None else None,
     )
 
 

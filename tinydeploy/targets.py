@@ -7,16 +7,15 @@ user's own; adding one takes no Python. Every figure of a file has a source, or 
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 from tinydeploy.errors import DeployError
+from tinydeploy.timing import CoreTiming, Validation, read_timing, read_validation
+from tinydeploy.toml_file import Table, nearest, read_toml
 
 ARCHITECTURES = ("armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "host")
 FPUS = ("none", "fpv4-sp-d16", "fpv5-sp-d16", "fpv5-d16")
@@ -27,16 +26,22 @@ CACHE_BYTES = (0, 1024**2)
 WAIT_STATES = (0, 1000)
 LINE_BYTES = (4, 256)
 CLOCK_MHZ_MAX = 2000.0
-FILE_BYTES_MAX = 64 * 1024
-TEXT_MAX = 500
 
 _NAME = r"[a-z0-9][a-z0-9-]*"
-_TOML_TYPES = {bool: "boolean", int: "integer", float: "float", str: "string", list: "array", dict: "table"}
+_CORE_REQUIRED = (
+    "name",
+    "title",
+    "architecture",
+    "dsp",
+    "fpu",
+    "emulator",
+    "gcc_flags",
+    "zig_flags",
+    "sources",
+)
 _CORE_FIGURES = ("architecture", "dsp", "fpu")
 _BOARD_FIGURES = ("clock_mhz", "flash_bytes", "ram_bytes")
 _FLASH_REQUIRED = ("wait_states", "line_bytes", "icache_bytes", "dcache_bytes", "prefetch")
-
-_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,8 @@ class Core:
         gcc_flags: arguments of arm-none-eabi-gcc that select the core; empty for the host.
         zig_flags: arguments of `zig cc` that select the core; empty for the host.
         sources: the public document behind each fact.
+        timing: cycles of its instructions, or None where no public document gives them.
+        validation: how the cycles of the bare core compared with silicon; None is "unvalidated".
     """
 
     name: str
@@ -62,6 +69,8 @@ class Core:
     gcc_flags: tuple[str, ...]
     zig_flags: tuple[str, ...]
     sources: Mapping[str, str] = field(hash=False)
+    timing: CoreTiming | None = None
+    validation: Validation | None = None
 
 
 @dataclass(frozen=True)
@@ -74,6 +83,7 @@ class FlashTiming:
         icache_bytes: size of the instruction cache in front of the memory, 0 where there is none.
         dcache_bytes: size of the data cache in front of the memory, 0 where there is none.
         prefetch: whether the memory interface can fetch the next line ahead of the core.
+        prefetch_enabled: whether it does so after the usual start-up of the chip, which is what is modelled.
         unified_cache: whether `icache_bytes` and `dcache_bytes` are one and the same cache.
     """
 
@@ -83,6 +93,7 @@ class FlashTiming:
     dcache_bytes: int
     prefetch: bool
     unified_cache: bool = False
+    prefetch_enabled: bool = False
 
 
 @dataclass(frozen=True)
@@ -95,6 +106,7 @@ class Board:
         ram_bytes: bytes of RAM that one contiguous arena can use.
         flash: timing of the flash, or None where no public document gives it.
         sources: the public document behind each figure; keys of `flash` are "flash.<key>".
+        validation: how predicted latencies compared with this board's; None is "unvalidated".
     """
 
     name: str
@@ -106,6 +118,7 @@ class Board:
     ram_bytes: int
     flash: FlashTiming | None
     sources: Mapping[str, str] = field(hash=False)
+    validation: Validation | None = None
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,11 @@ class Target:
     def kind(self) -> str:
         """Either "core" or "board"."""
         return "core" if self.board is None else "board"
+
+    @property
+    def validation(self) -> Validation | None:
+        """How modelled cycles compared with silicon: of the board where there is one, else of the core."""
+        return self.core.validation if self.board is None else self.board.validation
 
     @property
     def title(self) -> str:
@@ -142,6 +160,7 @@ class Target:
             "ram_bytes": board.ram_bytes if board else None,
             "flash": asdict(board.flash) if board and board.flash else None,
             "sources": dict(board.sources if board else self.core.sources),
+            "validation": None if self.validation is None else asdict(self.validation),
             "core": asdict(self.core)
             | {"gcc_flags": list(self.core.gcc_flags), "zig_flags": list(self.core.zig_flags)},
         }
@@ -165,7 +184,7 @@ def load_target(name_or_path: str) -> Target:
     boards = _files("boards")
     if name_or_path in boards:
         return _board_target(boards[name_or_path], cores)
-    guess = _nearest(name_or_path.lower(), (*cores, *boards))
+    guess = nearest(name_or_path.lower(), (*cores, *boards))
     hint = f"{guess}`tinydeploy targets` lists all; a board of your own is the path of a .toml file"
     raise DeployError(f"no target is called {name_or_path[:80]!r}", where="--target", hint=hint)
 
@@ -203,9 +222,9 @@ def _board_target(path: Path, cores: Mapping[str, Path]) -> Target:
     return Target(board.name, _read_core(cores[board.core]), board)
 
 
-def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> _Table:
+def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ()) -> Table:
     """The file's top table, its schema, keys and name checked."""
-    table = _read_toml(path)
+    table = read_toml(path)
     # The schema goes first: of a file of another schema, unknown keys are not what is wrong.
     table.integer("schema", 1, 1)
     table.check_keys(("schema", *required), optional)
@@ -218,28 +237,31 @@ def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ())
 
 
 def _read_core(path: Path) -> Core:
-    table = _open(path, tuple(Core.__dataclass_fields__))
+    table = _open(path, _CORE_REQUIRED, ("timing", "validation"))
     architecture = table.choice("architecture", ARCHITECTURES)
     emulator = table.choice("emulator", EMULATORS)
     if (architecture == "host") != (emulator == ""):
         hint = "allowed: '' for the architecture 'host' and no other"
         raise table.error("emulator", "only the host has no emulator", hint)
+    fpu = table.choice("fpu", FPUS)
     return Core(
         name=table.text("name"),
         title=table.text("title"),
         architecture=architecture,
         dsp=table.boolean("dsp"),
-        fpu=table.choice("fpu", FPUS),
+        fpu=fpu,
         emulator=emulator,
         gcc_flags=table.texts("gcc_flags"),
         zig_flags=table.texts("zig_flags"),
         sources=_read_sources(table, _CORE_FIGURES),
+        timing=read_timing(table.table("timing"), has_fpu=fpu != "none") if "timing" in table else None,
+        validation=read_validation(table.table("validation")) if "validation" in table else None,
     )
 
 
 def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
     required = ("name", "title", "chip", "core", *_BOARD_FIGURES, "sources")
-    table = _open(path, required, ("flash",))
+    table = _open(path, required, ("flash", "validation"))
     flash = _read_flash(table.table("flash")) if "flash" in table else None
     figures: tuple[str, ...] = _BOARD_FIGURES
     if flash:
@@ -254,11 +276,12 @@ def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
         ram_bytes=table.integer("ram_bytes", *MEMORY_BYTES),
         flash=flash,
         sources=_read_sources(table, figures),
+        validation=read_validation(table.table("validation")) if "validation" in table else None,
     )
 
 
-def _read_flash(table: _Table) -> FlashTiming:
-    table.check_keys(_FLASH_REQUIRED, ("unified_cache",))
+def _read_flash(table: Table) -> FlashTiming:
+    table.check_keys(_FLASH_REQUIRED, ("unified_cache", "prefetch_enabled"))
     timing = FlashTiming(
         wait_states=table.integer("wait_states", *WAIT_STATES),
         line_bytes=table.integer("line_bytes", *LINE_BYTES),
@@ -266,7 +289,11 @@ def _read_flash(table: _Table) -> FlashTiming:
         dcache_bytes=table.integer("dcache_bytes", *CACHE_BYTES),
         prefetch=table.boolean("prefetch"),
         unified_cache="unified_cache" in table and table.boolean("unified_cache"),
+        prefetch_enabled="prefetch_enabled" in table and table.boolean("prefetch_enabled"),
     )
+    if timing.prefetch_enabled and not timing.prefetch:
+        hint = "allowed: true only where prefetch is true"
+        raise table.error("prefetch_enabled", "what is not there cannot be on", hint)
     if timing.line_bytes & (timing.line_bytes - 1):
         raise table.error("line_bytes", "the value is not a power of two", "allowed: 4, 8, 16, ... 256")
     if timing.unified_cache and timing.icache_bytes != timing.dcache_bytes:
@@ -275,123 +302,15 @@ def _read_flash(table: _Table) -> FlashTiming:
     return timing
 
 
-def _read_sources(top: _Table, figures: tuple[str, ...]) -> dict[str, str]:
+def _read_sources(top: Table, figures: tuple[str, ...]) -> dict[str, str]:
     """One source for each figure and no other, in the order of the figures."""
     sources = top.table("sources").flattened()
     allowed = "allowed: one source for each figure given: " + ", ".join(figures)
     for key in sources:
         if key not in figures:
             fact = f"a source is given for {key[:80]!r}, which is no figure of this file"
-            raise sources.error(key, fact, _nearest(key, figures) + allowed)
+            raise sources.error(key, fact, nearest(key, figures) + allowed)
     for key in figures:
         if key not in sources:
             raise sources.error(key, f"the figure {key!r} has no source", allowed)
     return {key: sources.text(key) for key in figures}
-
-
-def _nearest(word: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(word[:80], tuple(known), n=1)
-    return f"did you mean {close[0]!r}? " if close else ""
-
-
-def _read_toml(path: Path) -> _Table:
-    """The file's top table; a file that is missing, too large, not UTF-8 or not TOML is refused."""
-    where, hint = str(path), "docs/targets.md shows a whole board file"
-    try:
-        if not path.is_file():
-            raise DeployError("there is no such file", where=where, hint=hint)
-        with path.open("rb") as stream:
-            raw = stream.read(FILE_BYTES_MAX + 1)
-        if len(raw) > FILE_BYTES_MAX:
-            fact = f"the file is larger than the {FILE_BYTES_MAX} bytes allowed"
-            raise DeployError(fact, where=where, hint=hint)
-        return _Table(tomllib.loads(raw.decode("utf-8")), where)
-    except OSError as error:
-        raise DeployError(f"the file cannot be read: {error.strerror}", where=where, hint=hint) from error
-    except UnicodeDecodeError as error:
-        raise DeployError(f"byte {error.start} is not UTF-8", where=where, hint=hint) from error
-    except (ValueError, RecursionError) as error:
-        # tomllib lets a plain ValueError through for an integer of thousands of digits.
-        fact = f"the file is not valid TOML: {str(error)[:200]}"
-        raise DeployError(fact, where=where, hint=hint) from error
-
-
-class _Table(dict[str, object]):
-    """One table of a file; whatever is wrong with a key names the file, the key and what is allowed."""
-
-    def __init__(self, values: Mapping[str, object], where: str, prefix: str = "") -> None:
-        super().__init__(values)
-        self._where = where
-        self._prefix = prefix
-
-    def error(self, key: str, fact: str, hint: str) -> DeployError:
-        # Escaped, so that control characters of a hostile key stay off the terminal.
-        shown = f"{self._prefix}{key}"[:80].encode("unicode_escape").decode()
-        return DeployError(fact, where=f"{self._where}: {shown}", hint=hint)
-
-    def check_keys(self, required: Iterable[str], optional: Iterable[str] = ()) -> None:
-        allowed = (*required, *optional)
-        listed = "allowed keys: " + ", ".join(allowed)
-        for key in self:
-            if key not in allowed:
-                raise self.error(key, f"unknown key {key[:80]!r}", _nearest(key, allowed) + listed)
-        for key in required:
-            if key not in self:
-                raise self.error(key, f"the key {key!r} is missing", listed)
-
-    def _typed(self, key: str, kind: type[_T], allowed: str) -> _T:
-        if key not in self:
-            raise self.error(key, f"the key {key!r} is missing", f"allowed: {allowed}")
-        value = self[key]
-        # A Python bool is an int, but a TOML boolean is no integer.
-        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-            found = _TOML_TYPES.get(type(value), "date or time")
-            raise self.error(key, f"the value is of the type {found}", f"allowed: {allowed}")
-        return value
-
-    def integer(self, key: str, low: int, high: int) -> int:
-        allowed = f"the integer {low}" if low == high else f"an integer from {low} to {high}"
-        value = self._typed(key, int, allowed)
-        if not low <= value <= high:
-            raise self.error(key, "the value is out of range", f"allowed: {allowed}")
-        return value
-
-    def positive(self, key: str, high: float) -> float:
-        allowed = f"a number above 0 and up to {high:g}"
-        value: float = self._typed(key, int if isinstance(self.get(key), int) else float, allowed)
-        if not 0 < value <= high:  # NaN compares false, so it is refused here too
-            raise self.error(key, "the value is out of range", f"allowed: {allowed}")
-        return float(value)
-
-    def boolean(self, key: str) -> bool:
-        return self._typed(key, bool, "true or false")
-
-    def text(self, key: str) -> str:
-        allowed = f"a text of 1 to {TEXT_MAX} printable characters"
-        value = self._typed(key, str, allowed)
-        if not (value.strip() and value.isprintable() and len(value) <= TEXT_MAX):
-            raise self.error(key, "the text is empty, too long or not printable", f"allowed: {allowed}")
-        return value
-
-    def choice(self, key: str, choices: tuple[str, ...]) -> str:
-        allowed = ", ".join(map(repr, choices))
-        value = self._typed(key, str, allowed)
-        if value not in choices:
-            hint = f"{_nearest(value, choices)}allowed: {allowed}"
-            raise self.error(key, f"unknown value {value[:80]!r}", hint)
-        return value
-
-    def texts(self, key: str) -> tuple[str, ...]:
-        values: list[object] = self._typed(key, list, "an array of texts")
-        rows = _Table({str(i): row for i, row in enumerate(values)}, self._where, f"{self._prefix}{key}.")
-        return tuple(rows.text(row) for row in rows)
-
-    def table(self, key: str) -> _Table:
-        return _Table(self._typed(key, dict, "a table"), self._where, f"{self._prefix}{key}.")
-
-    def flattened(self) -> _Table:
-        """The same with the keys of a table inside joined by a dot: `a.b = ...` is the key "a.b"."""
-        flat: dict[str, object] = {}
-        for key, value in self.items():
-            flat |= {f"{key}.{k}": v for k, v in value.items()} if isinstance(value, dict) else {key: value}
-        return _Table(flat, self._where, self._prefix)

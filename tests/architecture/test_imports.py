@@ -15,13 +15,18 @@ PACKAGE = Path(tinydeploy.__file__).parent
 
 # A module may import from its own group and from the groups above it in this list.
 GROUPS: tuple[frozenset[str], ...] = (
-    frozenset({"__init__", "errors", "hooks", "numerics", "targets"}),
+    frozenset({"__init__", "errors", "hooks", "numerics", "targets", "timing", "toml_file"}),
     frozenset({"ir"}),
     frozenset({"ops"}),
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),
     frozenset({"prune", "quantize", "plan", "evaluation", "finetune"}),
     frozenset({"backends", "emulate"}),
-    frozenset({"measure", "verification", "profile", "export", "model", "pruning", "compress", "report"}),
+    frozenset(
+        {
+            *("latency", "measure", "verification", "profile", "export", "model", "pruning", "compress"),
+            "report",
+        }
+    ),
     frozenset({"api"}),
     frozenset({"cli", "__main__"}),
 )

@@ -60,8 +60,9 @@ def test_verify_json_has_the_keys_of_the_contract() -> None:
     assert result.exit_code == 0
     assert set(report) >= VERIFY_KEYS
     assert report["mismatches"] == 0
-    assert report["cycles"] is None
+    assert report["cycles"] > report["instructions"]  # type: ignore[operator]
     assert report["latency_ms"] is None
+    assert report["cycle_notes"] == ["waits for the flash are not in the cycles"]
     assert "y" in result.stderr
     assert "not compared" in result.stderr
 
@@ -70,6 +71,7 @@ def test_host_has_no_instructions() -> None:
     report = document(run("verify", MODEL, "--target", "host", "--json"))
     assert report["mismatches"] == 0
     assert report["instructions"] is None
+    assert report["cycles"] is None
     assert report["flash_bytes"] is None
 
 
@@ -92,6 +94,33 @@ def test_profile_json_has_the_keys_of_the_contract() -> None:
     assert sum(layer["macs"] for layer in layers) == report["macs"]
     assert sum(layer["instructions"] for layer in layers) <= targets[0]["instructions"]
     assert all(layer["instructions"] > 0 for layer in layers)
+    board, core = targets
+    assert board["cycles"] == sum(board["cycles_parts"].values())
+    assert board["latency_ms"] == pytest.approx(board["cycles"] / 120e3)
+    assert board["cycles_parts"]["flash_read"] > 0
+    assert board["error_pct"] == board["validation"]["worst_error_pct"]
+    assert core["error_pct"] is None
+    assert core["latency_ms"] is None
+    assert core["cycles_parts"]["flash_read"] == 0
+    assert sum(layer["cycles"] for layer in layers) <= board["cycles"]
+    for layer in layers:
+        assert layer["cycles"] == sum(layer["cycles_parts"].values())
+        assert layer["cycles_per_mac"] == (layer["cycles"] / layer["macs"] if layer["macs"] else None)
+
+
+def test_a_core_without_timings_has_no_cycles() -> None:
+    result = run("profile", MODEL, "--target", "nucleo-h743zi", "--json")
+    (target,) = document(result)["targets"]  # type: ignore[misc]
+    assert target["cycles"] is target["latency_ms"] is target["error_pct"] is None
+    assert "cortex-m7" in target["cycle_notes"][0]
+
+
+def test_every_latency_is_printed_with_its_band() -> None:
+    result = run("profile", MODEL, "--target", "nucleo-l4r5zi")
+    assert "% (modelled; validated on 8 published results)" in " ".join(result.stdout.split())
+    result = run("profile", MODEL, "--target", "nucleo-f446re")
+    assert " ms (modelled; unvalidated)" in result.stdout
+    assert " ms (modelled; unvalidated)" in run("verify", MODEL, "--target", "nucleo-f446re").stdout
 
 
 def test_a_model_that_does_not_fit_is_exit_1_and_json_all_the_same(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from tinydeploy import targets
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import FlashTiming, Target, list_targets, load_target
+from tinydeploy.timing import Validation
 
 SHIPPED_CORES = ["cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m7", "host"]
 SHIPPED_BOARDS = [
@@ -22,6 +24,15 @@ SHIPPED_BOARDS = [
     "nucleo-l4r5zi",
     "raspberry-pi-pico",
 ]
+
+# [validation] lies behind what every file of these tests has.
+VALIDATION = """
+[validation]
+points = 8
+mean_error_pct = 3.5
+worst_error_pct = 9
+text = "MLPerf Tiny"
+"""
 
 GOOD = """\
 schema = 1
@@ -73,6 +84,8 @@ def figures(target: Target) -> set[str]:
         found |= {f"flash.{key}" for key in FlashTiming.__dataclass_fields__}
         if not board.flash.unified_cache:
             found.remove("flash.unified_cache")
+        if not board.flash.prefetch_enabled:
+            found.remove("flash.prefetch_enabled")
     return found
 
 
@@ -148,6 +161,20 @@ class TestOwnBoardFile:
         assert board is not None
         assert board.flash is None
 
+    def test_what_it_was_compared_with(self, tmp_path: Path) -> None:
+        assert load_target(write(tmp_path, GOOD)).validation is None
+        found = load_target(write(tmp_path, GOOD + VALIDATION))
+        assert found.validation == Validation(8, 3.5, 9.0, "MLPerf Tiny")
+        assert found.core.validation is None
+        assert found.to_json()["validation"] == asdict(Validation(8, 3.5, 9.0, "MLPerf Tiny"))
+
+    def test_a_prefetch_that_is_on(self, tmp_path: Path) -> None:
+        on = GOOD.replace("prefetch = true\n", "prefetch = true\nprefetch_enabled = true\n")
+        board = load_target(write(tmp_path, on + 'flash.prefetch_enabled = "XYZ library"\n')).board
+        assert board is not None
+        assert board.flash is not None
+        assert board.flash.prefetch_enabled
+
     def test_a_whole_number_of_mhz_is_a_clock(self, tmp_path: Path) -> None:
         board = load_target(write(tmp_path, GOOD.replace("84.5", "84"))).board
         assert board is not None
@@ -192,6 +219,13 @@ WRONG = [
         "prefetch = true\nunified_cache = true\n",
         "flash.unified_cache",
         "icache_bytes = dcache_bytes",
+    ),
+    (
+        "a prefetch that is on and not there",
+        "prefetch = true\n",
+        "prefetch = false\nprefetch_enabled = true\n",
+        "flash.prefetch_enabled",
+        "only where prefetch is true",
     ),
     ("an unknown core", "cortex-m4", "cortex-m5", "core", "'cortex-m0plus', 'cortex-m3', 'cortex-m33'"),
     ("a core that is no text", '"cortex-m4"', "4", "core", "'cortex-m0plus', 'cortex-m3'"),
@@ -299,6 +333,66 @@ class TestWrongCoreFiles:
             targets._read_core(path)
         assert caught.value.where == f"{path}: {key}"
         assert allowed in caught.value.hint
+
+
+class TestTiming:
+    """The table of timings of a core, and what cycles were compared with."""
+
+    @staticmethod
+    def read(folder: Path, text: str) -> targets.Core:
+        path = folder / "cortex-m4.toml"
+        path.write_text(text)
+        return targets._read_core(path)
+
+    @staticmethod
+    def good() -> str:
+        return targets._files("cores")["cortex-m4"].read_text().partition("[validation]")[0]
+
+    def test_cores_with_timings(self) -> None:
+        timed = {t.name for t in list_targets() if t.kind == "core" and t.core.timing is not None}
+        assert timed == {"cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4"}
+
+    def test_only_a_core_with_an_fpu_has_timings_of_it(self) -> None:
+        m3, m4 = load_target("cortex-m3").core.timing, load_target("cortex-m4").core.timing
+        assert m3 is not None
+        assert m4 is not None
+        assert (m3.float_divide, m4.float_divide) == (None, 14)
+
+    def test_timings_may_be_left_out(self, tmp_path: Path) -> None:
+        assert self.read(tmp_path, self.good().partition("[timing]")[0]).timing is None
+
+    def test_a_core_can_be_validated(self, tmp_path: Path) -> None:
+        core = self.read(tmp_path, self.good() + VALIDATION)
+        assert core.validation == Validation(8, 3.5, 9.0, "MLPerf Tiny")
+
+    @pytest.mark.parametrize(
+        ("old", "new", "key", "allowed"),
+        [
+            ("load_pipelined = 1\n", "", "timing.load_pipelined", "allowed keys: alu"),
+            ("load_pipelined", "load_pipelin", "timing.load_pipelin", "did you mean 'load_pipelined'?"),
+            ("divide = 7", "divide = 7.5", "timing.divide", "an integer from 0 to 100"),
+            ("divide = 7", "divide = 101", "timing.divide", "an integer from 0 to 100"),
+            ("divide = 7", "divide = -1", "timing.divide", "an integer from 0 to 100"),
+            ("points = 8", "points = 0", "validation.points", "an integer from 1 to"),
+            ("points = 8", "points = 8\nfitted = 1", "validation.fitted", "allowed keys: points"),
+            ("mean_error_pct = 3.5", "mean_error_pct = nan", "validation.mean_error_pct", "above 0"),
+            ("mean_error_pct = 3.5", "mean_error_pct = 10", "validation.mean_error_pct", "worst_error_pct"),
+            ('text = "MLPerf Tiny"', 'text = ""', "validation.text", "printable characters"),
+        ],
+    )
+    def test_what_is_wrong_is_named(self, tmp_path: Path, old: str, new: str, key: str, allowed: str) -> None:
+        text = self.good() + VALIDATION
+        assert text.count(old) == 1 or old == "load_pipelined"
+        with pytest.raises(DeployError) as caught:
+            self.read(tmp_path, text.replace(old, new, 1))
+        assert caught.value.where == f"{tmp_path / 'cortex-m4.toml'}: {key}"
+        assert allowed in caught.value.hint
+
+    def test_a_timing_without_a_source(self, tmp_path: Path) -> None:
+        text = "\n".join(line for line in self.good().splitlines() if not line.startswith("source = "))
+        with pytest.raises(DeployError) as caught:
+            self.read(tmp_path, text)
+        assert "'source' is missing" in caught.value.fact
 
 
 class TestUnknownNames:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from tinydeploy.emulate.image import Image
 from tinydeploy.emulate.toolchain import load_extra
-from tinydeploy.errors import DeployError
+from tinydeploy.errors import DeployError, MissingExtraError
 from tinydeploy.targets import Core
 
 # Unmapped ground lies around every region, so that what leaves a region faults.
@@ -20,6 +21,7 @@ _PAGE = 0x1000
 
 BlockHook = Callable[[Any, int, int, Any], None]
 CodeHook = Callable[[Any, int, int, Any], None]
+ReadHook = Callable[[Any, int, int, int, int, Any], None]
 
 
 class Cpu:
@@ -42,6 +44,7 @@ class Cpu:
         self._refuses_unaligned = core.architecture == "armv6-m"
         self._errors = unicorn.UcError
         self._block_hook, self._code_hook = unicorn.UC_HOOK_BLOCK, unicorn.UC_HOOK_CODE
+        self._read_hook = unicorn.UC_HOOK_MEM_READ
         self._registers = arm_const
         model = getattr(arm_const, "UC_CPU_ARM_" + core.emulator.upper().replace("-", "_"), None)
         if model is None or not core.emulator:
@@ -97,6 +100,51 @@ class Cpu:
         """Calls ``hook(uc, address, size, None)`` before the one instruction at ``address``."""
         self.uc.hook_add(self._code_hook, hook, None, address, address)
 
+    def on_instructions(self, start: int, end: int, hook: CodeHook) -> None:
+        """Calls ``hook(uc, address, size, None)`` before each instruction in ``start`` to ``end - 1``."""
+        self.uc.hook_add(self._code_hook, hook, None, start, end - 1)
+
+    def on_read(self, start: int, end: int, hook: ReadHook) -> None:
+        """Calls ``hook(uc, type, address, size, value, None)`` for each read of ``start`` to ``end - 1``."""
+        self.uc.hook_add(self._read_hook, hook, None, start, end - 1)
+
+    def hook_native(self, kind: str, function: Any, user: int, start: int = 1, end: int = 1) -> None:
+        """Has the emulator itself call a C function, as the hooks above call one of Python.
+
+        Args:
+            kind: "block", "read" or "instruction".
+            function: the function, of the emulator's signature for that kind.
+            user: the pointer that it gets as its last argument.
+            start, end: the addresses that it is called for; everywhere where they are left out.
+
+        Raises:
+            DeployError: the emulator's library is not where its Python package had it.
+        """
+        types = {"block": self._block_hook, "read": self._read_hook, "instruction": self._code_hook}
+        handle = ctypes.c_size_t()
+        last = end - 1 if end > start else 0  # a range that ends before it starts is everywhere
+        pointer = ctypes.cast(function, ctypes.c_void_p)
+        library, engine = self._native()
+        status = library.uc_hook_add(engine, ctypes.byref(handle), types[kind], pointer, user, start, last)
+        if status:
+            raise DeployError(f"the emulator took no hook (status {status})", where=kind)
+
+    @property
+    def takes_native_hooks(self) -> bool:
+        """Whether the emulator's library is where its Python package is known to have it."""
+        try:
+            return bool(self.native_register_reader())
+        except DeployError:
+            return False
+
+    def native_register_reader(self) -> int:
+        """Address of the emulator's C function that reads a register."""
+        return ctypes.cast(self._native()[0].uc_reg_read, ctypes.c_void_p).value or 0
+
+    def register_id(self, name: str) -> int:
+        """The emulator's number of a core register, named as for ``register``."""
+        return int(getattr(self._registers, f"UC_ARM_REG_{_ALIASES.get(name, name).upper()}"))
+
     def write(self, address: int, data: bytes) -> None:
         self.uc.mem_write(address, data)
 
@@ -105,8 +153,14 @@ class Cpu:
 
     def register(self, name: str) -> int:
         """A core register's value by capstone's or Arm's name (r0 to r12, sp, lr, pc, cpsr)."""
-        name = _ALIASES.get(name, name).upper()
-        return int(self.uc.reg_read(getattr(self._registers, f"UC_ARM_REG_{name}")))
+        return int(self.uc.reg_read(self.register_id(name)))
+
+    def _native(self) -> tuple[Any, Any]:
+        """The emulator's shared library and this core's handle in it."""
+        try:
+            return load_extra("unicorn.unicorn_py3.unicorn", "unicorn").uclib, self.uc._uch
+        except (AttributeError, MissingExtraError) as error:
+            raise DeployError("the emulator has no library to call", where="unicorn") from error
 
     def _load(self, unicorn: Any, buffer_bytes: int) -> None:
         readable, writable = unicorn.UC_PROT_READ, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE

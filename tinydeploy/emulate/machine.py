@@ -12,10 +12,13 @@ import numpy as np
 from tinydeploy.emulate import stack
 from tinydeploy.emulate.alignment import AlignmentWatch, find_accesses
 from tinydeploy.emulate.build import Firmware
-from tinydeploy.emulate.counting import InstructionCounter
+from tinydeploy.emulate.counting import InstructionCounter, blocks_of
 from tinydeploy.emulate.cpu import Cpu
+from tinydeploy.emulate.cycles.meter import CycleCount, Outcome, count_cycles
+from tinydeploy.emulate.cycles.trace import Trace, make_plan
 from tinydeploy.emulate.memory import ModelMemory, buffer_bytes
 from tinydeploy.errors import DeployError
+from tinydeploy.targets import FlashTiming
 
 Place = Literal["arena", "outside"]
 _SECONDS = 1800.0
@@ -39,6 +42,7 @@ class Run:
         canary_intact: nothing around the arena was written.
         faults: what a real core would refuse or the contract forbids, as one line each.
         blocks: how often each block of instructions (address, size in bytes) ran; empty where not counted.
+        cycles: modelled cycles; None where they were not asked for.
     """
 
     outputs: tuple[bytes, ...]
@@ -50,6 +54,7 @@ class Run:
     canary_intact: bool
     faults: tuple[str, ...]
     blocks: Mapping[tuple[int, int], int] = field(default_factory=dict)
+    cycles: CycleCount | None = None
 
 
 class Machine:
@@ -60,14 +65,17 @@ class Machine:
 
     Args:
         firmware: the linked model.
+        flash: of the board whose cycles are modelled; None for memory that never waits.
         seconds: the longest that one call may take. A limit in instructions would need a hook on each.
 
     Raises:
         MissingExtraError: unicorn or capstone is not installed.
     """
 
-    def __init__(self, firmware: Firmware, seconds: float = _SECONDS) -> None:
-        self._firmware = firmware
+    def __init__(
+        self, firmware: Firmware, seconds: float = _SECONDS, *, flash: FlashTiming | None = None
+    ) -> None:
+        self._firmware, self._flash = firmware, flash
         self._seconds = seconds
         self._plain = self._memory()
 
@@ -78,6 +86,7 @@ class Machine:
         place: Place = "arena",
         offset: int = 0,
         count: bool = False,
+        cycles: bool = False,
         check_alignment: bool = False,
     ) -> Run:
         """Runs the model once.
@@ -89,6 +98,7 @@ class Machine:
             offset: bytes that outside buffers lie behind a multiple of 16.
             count: count instructions; the model then runs once more without hooks, and a difference
                 between the two runs' outputs is a fault.
+            cycles: model the cycles of the counted run, which ``count`` has to ask for.
             check_alignment: run once more and report each access whose misalignment a real core would refuse.
 
         Raises:
@@ -97,7 +107,7 @@ class Machine:
         self._check(inputs)
         result = self._call(self._plain, inputs, place, offset)
         if count:
-            result = self._count(result, inputs, place, offset)
+            result = self._count(result, inputs, place, offset, cycles)
         if check_alignment:
             watched, watch = self._watched
             watch.start()
@@ -106,14 +116,15 @@ class Machine:
             result = replace(result, faults=(*result.faults, *watch.faults(), *differences))
         return result
 
-    def _count(self, plain: Run, inputs: Sequence[bytes], place: Place, offset: int) -> Run:
+    def _count(self, plain: Run, inputs: Sequence[bytes], place: Place, offset: int, cycles: bool) -> Run:
         """The same run over other contents of the arena and with hooks: the counts, and a cross-check."""
         counted, counter, depth = self._counted
         counted.places(place, offset)  # asks the model once, which must not count
         counter.start()
         depth.start()
         again = self._call(counted, inputs, place, offset, contents=1)
-        per_function = counter.per_function()
+        trace = counter.trace()
+        per_function = counter.per_function(trace)
         differences = _differences(plain, again, "over other contents of the arena, or under hooks")
         return replace(
             plain,
@@ -123,13 +134,32 @@ class Machine:
             arena_touched=max(plain.arena_touched, again.arena_touched),
             canary_intact=plain.canary_intact and again.canary_intact,
             faults=(*plain.faults, *differences),
-            blocks=counter.blocks(),
+            blocks=blocks_of(trace),
+            cycles=self._cycles(trace, counted, again, inputs, place, offset) if cycles else None,
         )
+
+    def _cycles(
+        self,
+        trace: Trace,
+        counted: ModelMemory,
+        run: Run,
+        inputs: Sequence[bytes],
+        place: Place,
+        offset: int,
+    ) -> CycleCount:
+        """The cycles of the run that was just counted on ``counted``."""
+
+        def call(memory: ModelMemory, again: Sequence[bytes]) -> Outcome:
+            done = self._call(memory, again, place, offset, contents=1)
+            return Outcome(done.outputs, done.status, memory.digest())
+
+        outcome = Outcome(run.outputs, run.status, counted.digest())
+        return count_cycles(self._firmware, self._flash, inputs, (trace, outcome), call)
 
     @cached_property
     def _counted(self) -> tuple[ModelMemory, InstructionCounter, stack.StackWatch]:
         memory, image = self._memory(), self._firmware.image
-        counter = InstructionCounter(memory.cpu, image, self._firmware.abi.name)
+        counter = InstructionCounter(memory.cpu, image, make_plan(image, self._firmware.abi.name, None))
         return memory, counter, stack.StackWatch(memory.cpu, image)
 
     @cached_property

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 import numpy as np
 
 from tinydeploy.emulate.abi import ModelAbi
 from tinydeploy.emulate.build import Firmware
-from tinydeploy.emulate.cpu import BUFFERS_ADDRESS, Cpu
+from tinydeploy.emulate.cpu import BUFFERS_ADDRESS, STACK_BOTTOM, STACK_BYTES, Cpu
 
 CANARY_BYTES = 64
 _GUARD = 64
@@ -84,6 +85,14 @@ class ModelMemory:
             return True
         changed = self._changed_bytes()
         return not (changed[:CANARY_BYTES].any() or changed[-CANARY_BYTES:].any())
+
+    def digest(self) -> str:
+        """A hash of all that the model may have written: arena, outside buffers and stack."""
+        everything = hashlib.sha256(self.cpu.read(BUFFERS_ADDRESS, self._guards.size))
+        everything.update(self.cpu.read(STACK_BOTTOM, STACK_BYTES))
+        if self._arena_bytes:
+            everything.update(self.cpu.read(self._arena, self._arena_bytes))
+        return everything.hexdigest()
 
     def arena_touched(self, place: str, contents: int) -> int:
         """1 + the highest changed byte of the arena; in the arena, inputs and outputs count as touched."""

@@ -58,7 +58,7 @@ def find_toolchain(core: Core, prefer: str | None = None) -> Toolchain:
         DeployError: the compiler that was asked for is unknown or not on PATH.
     """
     if core.architecture == "host":
-        return _host_toolchain()
+        return native_toolchain()
     wanted = prefer or os.environ.get(FORCE_VARIABLE) or None
     if wanted not in (None, "gcc", "zig"):
         raise DeployError(f"unknown compiler {wanted!r}", where=FORCE_VARIABLE, hint="gcc or zig")
@@ -99,23 +99,31 @@ def run_tool(command: Sequence[str], *, cwd: Path, doing: str) -> str:
 def tool_environment() -> Mapping[str, str]:
     """The environment for a compiler: zig needs a cache folder even where there is no home."""
     environment = dict(os.environ)
-    folder = str(_cache_folder())
+    folder = str(cache_folder("zig"))
     environment.setdefault("ZIG_GLOBAL_CACHE_DIR", folder)
     environment.setdefault("ZIG_LOCAL_CACHE_DIR", folder)
     return environment
 
 
-def _cache_folder() -> Path:
-    """A folder that can be written: the user's cache, else a private one in the system's temporary folder."""
+def cache_folder(name: str) -> Path:
+    """A folder that can be written: in the user's cache, else a private one in the system's temporary folder.
+
+    Args:
+        name: what is kept there.
+
+    Raises:
+        DeployError: there is none.
+    """
     cache, home = os.environ.get("XDG_CACHE_HOME"), os.environ.get("HOME")
     user = str(os.getuid()) if hasattr(os, "getuid") else "user"
-    places = [Path(cache) / "tinydeploy" / "zig"] if cache else []
+    places = [Path(cache) / "tinydeploy" / name] if cache else []
     if home:
-        places.append(Path(home) / ".cache" / "tinydeploy" / "zig")
-    places.append(Path(tempfile.gettempdir()) / f"tinydeploy-{user}" / "zig")
+        places.append(Path(home) / ".cache" / "tinydeploy" / name)
+    places.append(Path(tempfile.gettempdir()) / f"tinydeploy-{user}" / name)
     for place in places:
         try:
-            place.mkdir(parents=True, exist_ok=True)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.mkdir(mode=0o700, exist_ok=True)
         except OSError:
             continue
         if os.access(place, os.W_OK):
@@ -132,8 +140,13 @@ def _zig_toolchain() -> Toolchain:
     return Toolchain("zig", (*_zig_command(), "cc"), f"zig cc {_output(*_zig_command(), 'version')}")
 
 
-def _host_toolchain() -> Toolchain:
-    """The native compiler: CC, else cc, gcc or clang on PATH, else zig's."""
+def native_toolchain() -> Toolchain:
+    """The native compiler: CC, else cc, gcc or clang on PATH, else zig's.
+
+    Raises:
+        MissingExtraError: there is none.
+        DeployError: CC names one that is not there.
+    """
     named = os.environ.get("CC")
     for candidate in (named, "cc", "gcc", "clang"):
         words = shlex.split(candidate) if candidate else []

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import Export
-from tinydeploy.ir.show import shape_text
 from tinydeploy.profile import LayerProfile, Profile, TargetProfile
 from tinydeploy.targets import Target
 from tinydeploy.verification import Verification
@@ -37,6 +37,9 @@ def verification_report(v: Verification) -> RenderableType:
     if m.sizes is not None:
         table.add_row("integer only", "proved" if not m.float_symbols else Text("no", style="bold red"))
         table.add_row("instructions", _number(m.instructions))
+        if m.latency.cycles is not None:
+            table.add_row("latency", m.latency.text)
+            table.add_row("cycles", f"{m.latency.cycles:,} ({_shares(m.latency.parts)})")
         table.add_row(
             "flash",
             f"{_bytes(m.sizes.flash)} (weights {_bytes(m.sizes.flash_weights)},"
@@ -62,18 +65,20 @@ def profile_report(p: Profile) -> RenderableType:
 
 
 def _layer_table(layers: Iterable[LayerProfile], first: TargetProfile) -> Table:
-    total = first.measurement.instructions
-    table = text_table(f"layers on {first.target.name}", "op", "output")
-    for name in ("MACs", "weights B", "instructions", "/MAC", "share"):
+    total = first.measurement.latency.cycles or first.measurement.instructions
+    table = text_table(f"layers on {first.target.name}")
+    table.add_column("op", no_wrap=True)
+    for name in ("MACs", "flash B", "instr.", "cycles", "/MAC", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     for i, layer in enumerate(layers):
-        n = layer.instructions
+        # Where there are no cycles, what is shared and divided is the instructions.
+        n = layer.instructions if layer.cycles is None else layer.cycles.total
         table.add_row(
             f"{i} {layer.op.lower()}",
-            shape_text(layer.shape),
             _number(layer.macs or None),
             _number(layer.weights_bytes or None),
-            _number(n),
+            _number(layer.instructions),
+            _number(None if layer.cycles is None else layer.cycles.total),
             "-" if n is None or not layer.macs else f"{n / layer.macs:.2f}",
             "-" if n is None or not total else f"{n / total:.1%}",
         )
@@ -100,11 +105,29 @@ def _target_table(targets: Iterable[TargetProfile]) -> Table:
 
 
 def _verdicts(targets: Iterable[TargetProfile]) -> list[Text]:
-    lines = [Text(f"{t.target.name}: {t.why}", style="red" if t.fits is False else "") for t in targets]
+    lines = []
+    for t in targets:
+        lines.append(Text(f"{t.target.name}: {t.why}", style="red" if t.fits is False else ""))
+        latency = t.measurement.latency
+        if latency.cycles is not None:
+            cycles = "" if latency.latency_ms is None else f", {latency.cycles:,} cycles"
+            lines.append(Text(f"  {latency.text}{cycles}: {_shares(latency.parts)}"))
+        lines += [Text(f"  {note}", style="dim") for note in latency.notes]
     note = (
         "Flash, RAM and instructions are measured: the emitted code was linked and run on an emulated core."
     )
     return [*lines, Text(note, style="dim")]
+
+
+def _shares(parts: Cycles | None) -> str:
+    """Where the cycles go: ``issue 79%, branches 9%, flash: code 0%, constants 12%``."""
+    if parts is None or not parts.total:
+        return "-"
+    issue, branches, fetch, read = (
+        f"{n / parts.total:.0%}" for n in (parts.issue, parts.branches, parts.flash_fetch, parts.flash_read)
+    )
+    flash = f", flash: code {fetch}, constants {read}" if parts.flash_fetch or parts.flash_read else ""
+    return f"issue {issue}, branches {branches}{flash}"
 
 
 def evaluation_report(e: Evaluation) -> RenderableType:
@@ -149,12 +172,18 @@ def target_report(t: Target) -> RenderableType:
     table.add_column(style="dim")
     table.add_column()
     for key, value in t.to_json().items():
-        if isinstance(value, dict):
-            for name, text in value.items():
-                table.add_row(f"{key}.{name}", str(text))
-        elif value is not None:
-            table.add_row(key, str(value))
+        for name, text in _flat(key, value):
+            table.add_row(name, text)
     return table
+
+
+def _flat(key: str, value: object) -> Iterator[tuple[str, str]]:
+    """A value by its dotted name; what there is not is left out."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _flat(f"{key}.{name}", inner)
+    elif value is not None:
+        yield key, str(value)
 
 
 def text_table(title: str, *texts: str) -> Table:

@@ -1,0 +1,146 @@
+"""What instructions cost on a core, and how predicted cycles compared with silicon: data of `targets/`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinydeploy.toml_file import Table
+
+CYCLES_MAX = 100
+POINTS_MAX = 10_000
+PERCENT_MAX = 1000.0
+
+_CLASSES = (
+    "alu",
+    "multiply",
+    "multiply_accumulate",
+    "multiply_long",
+    "multiply_accumulate_long",
+    "multiply_dual",
+    "divide",
+    "load",
+    "load_pipelined",
+    "store",
+    "store_register_offset",
+    "double",
+    "multiple_base",
+    "multiple_word",
+    "taken_branch",
+    "taken_call",
+    "taken_return",
+    "address_dependency",
+    "special",
+)
+_FLOAT_CLASSES = ("float_alu", "float_multiply_add", "float_divide")
+
+
+@dataclass(frozen=True)
+class CoreTiming:
+    """Cycles of each class of instruction, for a core that issues one instruction at a time.
+
+    All figures are core clock cycles with memory that never waits.
+
+    Attributes:
+        alu: an instruction of the arithmetic and logic unit, a shift, an extension, a saturation, an IT,
+            a NOP and a branch that is not taken.
+        multiply: MUL, SMULxy, SMULWx, SMMUL.
+        multiply_accumulate: MLA, MLS, SMLAxy, SMLAWx, SMMLA.
+        multiply_long: SMULL, UMULL.
+        multiply_accumulate_long: SMLAL, UMLAL, UMAAL, SMLALxy, SMLALD.
+        multiply_dual: SMLAD, SMUAD and their kin.
+        divide: SDIV and UDIV; silicon ends early, so this is a typical figure.
+        load: a load of one register (of the floating-point unit too) that cannot be pipelined.
+        load_pipelined: a load of one register right behind another load or store of one register, whose
+            address does not depend on what that one loaded.
+        store: a store of one register at a base with an immediate offset.
+        store_register_offset: a store of one register at a base with a register offset.
+        double: LDRD and STRD, and VLDR and VSTR of two words.
+        multiple_base, multiple_word: LDM, STM, PUSH, POP, VLDM, ...: the former, plus the latter for each
+            word.
+        taken_branch: what a taken B, B<cond>, CBZ, BX and TBB add to `alu`, or to `load` for a table branch.
+        taken_call: what BL and BLX add to `alu`.
+        taken_return: what POP {.., PC}, LDM {.., PC} and LDR PC add to the load.
+        address_dependency: what is added where the address of a load or store comes from the instruction of
+            the arithmetic unit just before it.
+        special: MRS, MSR, barriers, VMRS, VMSR.
+        float_alu: VADD, VMUL, VCVT, VMOV and their kin; None for a core without them.
+        float_multiply_add: VMLA, VFMA and their kin.
+        float_divide: VDIV, VSQRT.
+        source: the public documents behind the figures.
+    """
+
+    alu: int
+    multiply: int
+    multiply_accumulate: int
+    multiply_long: int
+    multiply_accumulate_long: int
+    multiply_dual: int
+    divide: int
+    load: int
+    load_pipelined: int
+    store: int
+    store_register_offset: int
+    double: int
+    multiple_base: int
+    multiple_word: int
+    taken_branch: int
+    taken_call: int
+    taken_return: int
+    address_dependency: int
+    special: int
+    float_alu: int | None
+    float_multiply_add: int | None
+    float_divide: int | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Validation:
+    """How predicted cycles compared with published measurements of the same code on silicon.
+
+    Attributes:
+        points: number of published results; no figure of the model was fitted on any of them.
+        mean_error_pct: mean of the absolute errors, in per cent of the published latency.
+        worst_error_pct: the largest absolute error, in per cent of the published latency.
+        text: which results, and whose.
+    """
+
+    points: int
+    mean_error_pct: float
+    worst_error_pct: float
+    text: str
+
+
+def read_timing(table: Table, *, has_fpu: bool) -> CoreTiming:
+    """The `[timing]` table of a core file.
+
+    Args:
+        has_fpu: whether the core has a floating-point unit, whose figures are then demanded.
+
+    Raises:
+        DeployError: a key is unknown or missing, or a value out of range.
+    """
+    classes = _CLASSES + (_FLOAT_CLASSES if has_fpu else ())
+    table.check_keys((*classes, "source"))
+    figures: dict[str, int | None] = dict.fromkeys(_FLOAT_CLASSES)
+    figures |= {name: table.integer(name, 0, CYCLES_MAX) for name in classes}
+    return CoreTiming(source=table.text("source"), **figures)  # type: ignore[arg-type]
+
+
+def read_validation(table: Table) -> Validation:
+    """The `[validation]` table of a core or board file.
+
+    Raises:
+        DeployError: a key is unknown or missing, a value out of range, or the mean above the worst.
+    """
+    table.check_keys(tuple(Validation.__dataclass_fields__))
+    found = Validation(
+        points=table.integer("points", 1, POINTS_MAX),
+        mean_error_pct=table.positive("mean_error_pct", PERCENT_MAX),
+        worst_error_pct=table.positive("worst_error_pct", PERCENT_MAX),
+        text=table.text("text"),
+    )
+    if found.mean_error_pct > found.worst_error_pct:
+        hint = "allowed: mean_error_pct up to worst_error_pct"
+        raise table.error("mean_error_pct", "the mean error is above the worst", hint)
+    return found
