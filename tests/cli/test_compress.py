@@ -89,6 +89,7 @@ def test_auto_stays_within_the_drop(tmp_path: Path) -> None:
     assert report["after"]["value"] >= report["before"]["value"] - 0.05
 
 
+@pytest.mark.slow
 def test_a_goal_in_ram_is_measured_on_the_target(tmp_path: Path) -> None:
     result = compress(tmp_path / "out", "--prune", "ram=2000", "--prune-divisor", "2", "--json")
     assert result.exit_code == 0
@@ -123,7 +124,17 @@ def test_an_int8_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_training_brings_a_pruned_network_back(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
-    arguments = ("--prune", "macs=50%", "--prune-divisor", "2", "--batch-size", "8", "--json")
+    arguments = (
+        "--prune",
+        "macs=50%",
+        "--prune-divisor",
+        "2",
+        "--batch-size",
+        "8",
+        "--learning-rate",
+        "0.01",
+        "--json",
+    )
     without = json.loads(compress(tmp_path / "a", *arguments).stdout)
     trained = compress(tmp_path / "b", *arguments, "--finetune-epochs", "20", "--qat-epochs", "2")
     report = json.loads(trained.stdout)

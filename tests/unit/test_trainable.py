@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from graphs import every_op_graph, random_inputs, single_op_graph
 
+pytestmark = pytest.mark.slow
+
 torch = pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
 pytest.importorskip("safetensors", reason="safetensors (the extra train) is not installed")
 

@@ -1,6 +1,6 @@
 /* Counts what an emulated core executes: blocks, taken branches, and misses of the caches in front of its flash.
  *
- * The emulator calls td_on_block and td_on_read directly, which is some twenty times as fast as Python's hooks. The
+ * The emulator calls td_on_block and td_on_read directly, which is much faster than hooks in Python. The
  * same counts, in Python, are those of tinydeploy/emulate/cycles/pure.py; a test holds the two together.
  */
 #include <stddef.h>
