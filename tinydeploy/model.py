@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tinydeploy.backends.c.syntax import name_from
 from tinydeploy.errors import DeployError
-from tinydeploy.ir import limits
+from tinydeploy.frontends.files import read_bytes
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.show import show
 from tinydeploy.passes.canonical import canonical
@@ -58,19 +58,9 @@ def load_model(path: str | os.PathLike[str], weights: str | os.PathLike[str] | N
         raise DeployError(f"holds its own weights, and --weights gives others ({weights})", where=text)
     if suffix not in SUFFIXES:
         raise DeployError(f"is of type {suffix or 'no suffix'}, which is no model", where=text, hint=_HINT)
-    data = _read(file)
+    data = read_bytes(file)
     graph = canonical(fold_constants(_parse(suffix, data, file)))
     return Model(text, graph, hashlib.sha256(data).hexdigest())
-
-
-def _read(file: Path) -> bytes:
-    try:
-        size = file.stat().st_size
-        if size > limits.MAX_FILE_BYTES:
-            raise DeployError(f"has {size} bytes; the limit is {limits.MAX_FILE_BYTES}", where=str(file))
-        return file.read_bytes()
-    except OSError as error:
-        raise DeployError(f"cannot be read ({error.strerror})", where=str(file)) from None
 
 
 def _parse(suffix: str, data: bytes, file: Path) -> Graph:

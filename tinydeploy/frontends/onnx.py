@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinydeploy.errors import DeployError
+from tinydeploy.frontends.files import read_bytes
 from tinydeploy.frontends.onnx_at import At
 from tinydeploy.frontends.onnx_builder import Builder, Flow, Known, OrderNeededError, Tensor
 from tinydeploy.frontends.onnx_check import (
@@ -24,7 +25,7 @@ from tinydeploy.frontends.onnx_fold import FOLDERS, fold
 from tinydeploy.frontends.onnx_layout import Shape, channels_last
 from tinydeploy.frontends.onnx_operators import READERS
 from tinydeploy.ir.graph import Graph
-from tinydeploy.ir.limits import MAX_FILE_BYTES, MAX_TOTAL_ELEMENTS
+from tinydeploy.ir.limits import MAX_TOTAL_ELEMENTS
 from tinydeploy.ir.types import DType
 
 _INPUT_TYPES = {"float32": DType.FLOAT32, "int8": DType.INT8, "uint8": DType.UINT8}
@@ -41,16 +42,7 @@ def read_onnx(path: Path) -> Graph:
     Raises:
         DeployError: the file cannot be read, is damaged, or holds what is not supported.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DeployError(f"{size} bytes; the limit is {MAX_FILE_BYTES}", where=str(path))
-        data = path.read_bytes()
-    except OSError as error:
-        raise DeployError(
-            f"cannot be read: {error.strerror or error}", where=str(path), hint="check the path"
-        ) from None
-    return parse_onnx(data, path.stem, str(path))
+    return parse_onnx(read_bytes(path), path.stem, str(path))
 
 
 def parse_onnx(data: bytes, name: str, source: str) -> Graph:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tinydeploy.errors import DeployError
+from tinydeploy.frontends.files import read_bytes
 from tinydeploy.frontends.tflite_check import check_tflite
 from tinydeploy.frontends.tflite_operators import READERS, Operator, Reader
 from tinydeploy.frontends.tflite_tensors import Tensors
@@ -23,16 +24,7 @@ def read_tflite(path: Path) -> Graph:
     Raises:
         DeployError: the file cannot be read, is damaged, or holds what is not supported.
     """
-    try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DeployError(f"{size} bytes; the limit is {MAX_FILE_BYTES}", where=str(path))
-        data = path.read_bytes()
-    except OSError as error:
-        raise DeployError(
-            f"cannot be read: {error.strerror or error}", where=str(path), hint="check the path"
-        ) from None
-    return parse_tflite(data, path.stem, str(path))
+    return parse_tflite(read_bytes(path), path.stem, str(path))
 
 
 def parse_tflite(data: bytes, name: str, source: str) -> Graph:
