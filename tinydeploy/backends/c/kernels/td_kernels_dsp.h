@@ -115,7 +115,20 @@ static TD_INLINE int32_t td_high_multiply_add(int32_t a, int32_t b, int32_t add)
     return result;
 }
 
+/* Compilers find SSAT only where the saturated value is used as an int. */
+static TD_INLINE int32_t td_dsp_clamp(int32_t v, int32_t low, int32_t high)
+{
+    int32_t result;
+    __asm__("ssat %0, #8, %1" : "=r"(result) : "r"(v));
+    return low == INT8_MIN && high == INT8_MAX ? result : td_clamp(v, low, high);
+}
+
 #else
+
+static TD_INLINE int32_t td_dsp_clamp(int32_t v, int32_t low, int32_t high)
+{
+    return td_clamp(v, low, high);
+}
 
 static TD_INLINE uint32_t td_load_word(const int8_t *from)
 {
@@ -236,7 +249,7 @@ static TD_INLINE int8_t td_dsp_requantize(int32_t doubled, td_dsp_scale s, const
     } else {
         v = td_scale(doubled / 2, s.multiplier, s.shift) + s.offset;
     }
-    return (int8_t)td_clamp(v, out->low, out->high);
+    return (int8_t)td_dsp_clamp(v, out->low, out->high);
 }
 
 #endif

@@ -20,8 +20,9 @@ typedef struct {
     td_dsp_output out;
 } td_dsp_dot_shape;
 
+/* The sums of a channel pair for up to four pixels. */
 typedef struct {
-    int32_t wide[4], narrow[4];
+    int32_t wide0, wide1, wide2, wide3, narrow0, narrow1, narrow2, narrow3;
 } td_dsp_sums;
 
 /* Widens `count` values to int16 lanes, `stride` words apart; the lanes behind the last value are whatever
@@ -141,7 +142,7 @@ static TD_INLINE const int32_t *td_dsp_sum_4(const td_dsp_dot_shape *s, const in
     } else {
         TD_DSP_FOUR(TD_DSP_TWO_STEPS);
     }
-    *sums = (td_dsp_sums){ { s0, s1, s2, s3 }, { n0, n1, n2, n3 } };
+    *sums = (td_dsp_sums){ s0, s1, s2, s3, n0, n1, n2, n3 };
     return w;
 }
 
@@ -178,8 +179,7 @@ static TD_INLINE const int32_t *td_dsp_sum_1(const td_dsp_dot_shape *s, const in
     } else {
         TD_DSP_ONE(TD_DSP_ONE_STEP);
     }
-    sums->wide[0] = s0;
-    sums->narrow[0] = n0;
+    *sums = (td_dsp_sums){ s0, 0, 0, 0, n0, 0, 0, 0 };
     return w;
 }
 
@@ -188,19 +188,19 @@ static TD_INLINE const int32_t *td_dsp_sum_1(const td_dsp_dot_shape *s, const in
 static TD_INLINE const int32_t *td_dsp_sum(const td_dsp_dot_shape *s, int32_t pixels, const int32_t *x,
                                            const int32_t *w, td_dsp_sums *sums)
 {
-    for (int32_t p = 0; p < pixels; p++) {
-        sums->wide[p] = w[0];
-        sums->narrow[p] = w[1];
-    }
+    int32_t wide[4] = { w[0], w[0], w[0], w[0] };
+    int32_t narrow[4] = { w[1], w[1], w[1], w[1] };
     w += 2;
     for (int32_t i = 0; i < s->words; i++) {
         const uint32_t word = (uint32_t)*w++;
         for (int32_t p = 0; p < pixels; p++) {
             const uint32_t v = (uint32_t)*x++;
-            sums->wide[p] = td_smlad(v, word, sums->wide[p]);
-            sums->narrow[p] = td_smlad(v, td_even_bytes(word), sums->narrow[p]);
+            wide[p] = td_smlad(v, word, wide[p]);
+            narrow[p] = td_smlad(v, td_even_bytes(word), narrow[p]);
         }
     }
+    *sums = (td_dsp_sums){ wide[0],   wide[1],   wide[2],   wide[3],
+                           narrow[0], narrow[1], narrow[2], narrow[3] };
     return w;
 }
 
@@ -219,9 +219,14 @@ static TD_INLINE const int32_t *td_dsp_sum_1(const td_dsp_dot_shape *s, const in
 #endif
 
 /* (wide - narrow) / 256 is the sum of channel A; / 128 is twice that, and exact. */
-static TD_INLINE int32_t td_dsp_doubled_a(const td_dsp_sums *sums, int32_t p)
+static TD_INLINE int8_t td_dsp_output_a(int32_t wide, int32_t narrow, td_dsp_scale a, const td_dsp_output *out)
 {
-    return (int32_t)((uint32_t)sums->wide[p] - (uint32_t)sums->narrow[p]) >> 7;
+    return td_dsp_requantize((int32_t)((uint32_t)wide - (uint32_t)narrow) >> 7, a, out);
+}
+
+static TD_INLINE int8_t td_dsp_output_b(int32_t narrow, td_dsp_scale b, const td_dsp_output *out)
+{
+    return td_dsp_requantize(narrow * 2, b, out);
 }
 
 /* All output channels of `pixels` pixels (4 or 1), whose lanes stand in `x`; pixel p goes to
@@ -229,18 +234,25 @@ static TD_INLINE int32_t td_dsp_doubled_a(const td_dsp_sums *sums, int32_t p)
 static TD_INLINE void td_dsp_dot(const td_dsp_dot_shape *s, int32_t pixels, const int32_t *x, const int32_t *w,
                                  int8_t *y)
 {
+    const int32_t pitch = s->outputs;
     for (int32_t o = 0; o < s->outputs; o += 2) {
         td_dsp_sums sums;
         w = pixels == 4 ? td_dsp_sum_4(s, x, w, &sums) : td_dsp_sum_1(s, x, w, &sums);
         const td_dsp_scale a = { w[0], w[1], w[2] };
         const td_dsp_scale b = { w[3], w[4], w[5] };
         w += 6;
-        for (int32_t p = 0; p < pixels; p++) {
-            y[p * s->outputs] = td_dsp_requantize(td_dsp_doubled_a(&sums, p), a, &s->out);
+        y[0] = td_dsp_output_a(sums.wide0, sums.narrow0, a, &s->out);
+        if (pixels == 4) {
+            y[pitch] = td_dsp_output_a(sums.wide1, sums.narrow1, a, &s->out);
+            y[2 * pitch] = td_dsp_output_a(sums.wide2, sums.narrow2, a, &s->out);
+            y[3 * pitch] = td_dsp_output_a(sums.wide3, sums.narrow3, a, &s->out);
         }
         if (o + 1 < s->outputs) {
-            for (int32_t p = 0; p < pixels; p++) {
-                y[p * s->outputs + 1] = td_dsp_requantize(sums.narrow[p] * 2, b, &s->out);
+            y[1] = td_dsp_output_b(sums.narrow0, b, &s->out);
+            if (pixels == 4) {
+                y[pitch + 1] = td_dsp_output_b(sums.narrow1, b, &s->out);
+                y[2 * pitch + 1] = td_dsp_output_b(sums.narrow2, b, &s->out);
+                y[3 * pitch + 1] = td_dsp_output_b(sums.narrow3, b, &s->out);
             }
         }
         y += 2;
