@@ -250,7 +250,7 @@ def _fit_test(model: Model, target: Target, goal: PruneGoal) -> Callable[[Graph]
 def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:
     require_optimize(optimize)
     chosen = model.default_name if name is None else check_name(name)
-    return ExportOptions(chosen, target.name, optimize, model.sha256)
+    return ExportOptions(chosen, target.name, optimize, model.sha256, target.core.dsp)
 
 
 def _first_sample(graph: Graph) -> tuple[Array, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 
 from tinydeploy import numerics
 from tinydeploy.errors import DeployError
@@ -68,8 +69,13 @@ class Requantization:
 
     def apply(self, acc: Array, dtype: DType) -> Array:
         """Requantizes accumulators whose last axis is the channel (or any axis, with one multiplier)."""
+        return self.apply_wide(acc).astype(dtype.numpy)
+
+    def apply_wide(self, acc: Array) -> npt.NDArray[np.int64]:
+        """The same as int64."""
         q = numerics.requantize(acc, np.array(self.mantissas), np.array(self.exponents)) + self.zero_point
-        return np.clip(q, self.low, self.high).astype(dtype.numpy)
+        clamped: npt.NDArray[np.int64] = np.clip(q, self.low, self.high)
+        return clamped
 
 
 def quantize_real(value: float, quantization: Quantization) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from tinydeploy.ir.graph import Graph
+from tinydeploy.plan.kernels import Kernels, choose_kernels
 from tinydeploy.plan.storage import Buffer, Storage, assign_storage
 
 ALIGNMENT = 4
@@ -59,9 +60,13 @@ class Plan:
         return next(p.offset for p in self.placements if p.buffer.name == buffer)
 
 
-def plan_memory(graph: Graph) -> Plan:
-    """Places every activation and scratch buffer of a graph; deterministic."""
-    storage = assign_storage(graph)
+def plan_memory(graph: Graph, kernels: Kernels | None = None) -> Plan:
+    """Places every activation and scratch buffer of a graph; deterministic.
+
+    Args:
+        kernels: the kernel of every layer; the portable ones where not given.
+    """
+    storage = assign_storage(graph, choose_kernels(graph) if kernels is None else kernels)
     placements = pack(storage.buffers)
     return Plan(_end(placements), lower_bound(storage.buffers), placements, storage)
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinydeploy.ir.graph import Graph, Node
-from tinydeploy.ir.verify import site_of
 from tinydeploy.ops import Reshape
-from tinydeploy.plan.scratch import scratch_bytes
+from tinydeploy.plan.kernels import Kernels
 
 
 @dataclass(frozen=True)
@@ -47,8 +46,9 @@ class Storage:
 class _Sharing:
     """Union of values into buffers, in execution order."""
 
-    def __init__(self, graph: Graph) -> None:
+    def __init__(self, graph: Graph, kernels: Kernels) -> None:
         self.graph = graph
+        self.kernels = kernels
         self.end = len(graph.nodes)
         self.root: dict[str, str] = {}
         self.members: dict[str, list[str]] = {}
@@ -94,7 +94,7 @@ class _Sharing:
 
     def reusable_input(self, index: int, node: Node) -> str | None:
         """An input that dies here and whose storage an elementwise op may take."""
-        if not node.op.in_place:
+        if not self.kernels[node.name].in_place:
             return None
         size = self.graph.value(node.outputs[0]).bytes
         for name in node.inputs:
@@ -105,9 +105,9 @@ class _Sharing:
         return None
 
 
-def assign_storage(graph: Graph) -> Storage:
+def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
     """Decides views and in-place writes, and gives the live range of every buffer."""
-    sharing = _Sharing(graph)
+    sharing = _Sharing(graph, kernels)
     for name in graph.inputs:
         sharing.add(name, -1)
     scratch: list[Buffer] = []
@@ -123,7 +123,7 @@ def assign_storage(graph: Graph) -> Storage:
             sharing.join(output, reused, i)
         else:
             sharing.add(output, i)
-        size = scratch_bytes(node.op, site_of(graph, node))
+        size = kernels[node.name].scratch_bytes
         if size:
             scratch_of[node.name] = f"scratch of {node.name}"
             scratch.append(Buffer(scratch_of[node.name], size, i, i, ()))

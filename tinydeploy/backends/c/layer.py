@@ -10,6 +10,7 @@ from tinydeploy.ir.graph import Node
 from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.requantize import Requantization
+from tinydeploy.plan import KernelChoice
 
 
 @dataclass(frozen=True)
@@ -55,10 +56,11 @@ class LayerCode:
 
 @dataclass(frozen=True)
 class Context:
-    """Where a layer is written: its node and the values around it."""
+    """Where a layer is written: its node, the values around it and its kernel."""
 
     node: Node
     site: Site
+    choice: KernelChoice
 
     def operand(self, index: int) -> str:
         """The C expression of input `index`: a parameter, or a constant of the layer."""

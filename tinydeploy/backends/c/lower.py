@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinydeploy.backends.c import lower_linear, lower_other
+from tinydeploy.backends.c import lower_dsp, lower_linear, lower_other
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Op
@@ -26,6 +26,7 @@ from tinydeploy.ops import (
     Reshape,
     Softmax,
 )
+from tinydeploy.plan import dsp
 
 # Any: each function takes its own op class, and the key guarantees that it gets one.
 LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
@@ -47,9 +48,16 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
 }
 
 
+LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
+    dsp.CONVOLUTION: lower_dsp.conv_2d,
+    dsp.ROWS: lower_dsp.rows,
+}
+"""The kernels for the DSP extension, by the name of the choice."""
+
+
 def lower(at: Context) -> LayerCode:
     """The C of one node; raises DeployError for an op that has none."""
-    function = LOWER.get(type(at.node.op))
+    function = LOWER_DSP.get(at.choice.name) or LOWER.get(type(at.node.op))
     if function is None:
         raise DeployError(
             f"{at.node.op.kind} has no integer kernel",

@@ -32,7 +32,7 @@ def _linear(p: LinearParameters) -> str:
     return f"const td_linear layer = {{{{ {members}, {_channel_step(p)} }}}};"
 
 
-def _geometry(op: _Convolution, kernel: tuple[int, int]) -> tuple[tuple[str, int], ...]:
+def geometry(op: _Convolution, kernel: tuple[int, int]) -> tuple[tuple[str, int], ...]:
     return (
         ("kernel_h", kernel[0]),
         ("kernel_w", kernel[1]),
@@ -59,7 +59,7 @@ def conv_2d(op: Conv2D, at: Context) -> LayerCode:
             ("out_w", y.shape[2]),
             ("out_c", y.shape[3]),
             ("groups", op.groups(at.site)),
-            *_geometry(op, (weights.shape[1], weights.shape[2])),
+            *geometry(op, (weights.shape[1], weights.shape[2])),
             ("in_zero_point", x.quant.zero_point),
             ("gather", int(gather)),
             ("out", output_struct(p.requantization)),
@@ -87,7 +87,7 @@ def depthwise_conv_2d(op: DepthwiseConv2D, at: Context) -> LayerCode:
             ("out_h", y.shape[1]),
             ("out_w", y.shape[2]),
             ("multiplier", op.multiplier(at.site)),
-            *_geometry(op, (weights.shape[1], weights.shape[2])),
+            *geometry(op, (weights.shape[1], weights.shape[2])),
             ("in_zero_point", x.quant.zero_point),
             ("padded", int(not op.padding.none)),
             ("channel_step", _channel_step(p)),

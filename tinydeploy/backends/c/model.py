@@ -10,7 +10,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import DType, Value
 from tinydeploy.ir.verify import site_of
-from tinydeploy.plan import Plan
+from tinydeploy.plan import KernelChoice, Kernels, Plan
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Layer:
         index: position among the layers that do something; views have none.
         function: C name, `NAME_03_conv_2d`.
         inputs: activation inputs by position among the node's inputs.
+        choice: the kernel.
         macs: multiply-accumulates.
     """
 
@@ -30,8 +31,12 @@ class Layer:
     code: LayerCode
     inputs: tuple[tuple[int, Value], ...]
     output: Value
-    scratch: bool
+    choice: KernelChoice
     macs: int
+
+    @property
+    def scratch(self) -> bool:
+        return self.choice.scratch_bytes > 0
 
     def member(self, constant: Constant) -> str:
         """Name of a constant in the weights structure."""
@@ -85,14 +90,14 @@ class Model:
         return f"arena + {self.plan.offset_of(value)}"
 
 
-def lower_model(graph: Graph, plan: Plan, name: str) -> Model:
+def lower_model(graph: Graph, plan: Plan, kernels: Kernels, name: str) -> Model:
     """Lowers every node; raises DeployError for a float graph or an op without a kernel."""
     _require_integer(graph)
     layers: list[Layer] = []
     for node in graph.nodes:
         if node.outputs[0] in plan.storage.view_of:
             continue
-        at = Context(node, site_of(graph, node))
+        at = Context(node, site_of(graph, node), kernels[node.name])
         index = len(layers)
         layers.append(
             Layer(
@@ -102,7 +107,7 @@ def lower_model(graph: Graph, plan: Plan, name: str) -> Model:
                 lower(at),
                 tuple((i, v) for i, v in enumerate(at.site.inputs) if v is not None and not v.is_constant),
                 at.site.output,
-                plan.scratch_offset(node.name) is not None,
+                at.choice,
                 node.op.macs(at.site),
             )
         )

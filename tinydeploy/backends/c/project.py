@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from importlib import resources
 
@@ -13,8 +14,12 @@ from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.ir.graph import Graph
 from tinydeploy.passes.outputs import copy_outputs
 from tinydeploy.plan import Plan, plan_memory
+from tinydeploy.plan.select import select_kernels
 
 KERNEL_COMMON = "td_kernels.h"
+
+SPARE_BYTES = {"latency": 512, "balanced": 512, "flash": 0, "ram": 0}
+"""What fast kernels may add to the arena, for each --optimize."""
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,14 @@ class ExportOptions:
         target: name of the core or board.
         optimize: latency, balanced, flash or ram.
         model_sha256: of the model file.
+        dsp: the core has the DSP extension; the code for it runs on any other as well, only slower.
     """
 
     name: str
     target: str
     optimize: str
     model_sha256: str
+    dsp: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,13 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     """
     check_name(options.name)
     graph = copy_outputs(graph)
-    plan = plan_memory(graph)
-    model = lower_model(graph, plan, options.name)
+    kernels = select_kernels(
+        graph,
+        has_dsp=options.dsp and options.optimize != "flash",
+        spare_bytes=SPARE_BYTES[options.optimize],
+    )
+    plan = plan_memory(graph, kernels)
+    model = lower_model(graph, plan, kernels, options.name)
     n = options.name
     files = {
         f"{n}.h": sources.header(model, _banner(options, "public API")),
@@ -68,10 +80,21 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
         "example_main.c": _example(model, _banner(options, "example")),
         "Makefile": _makefile(model, options),
     }
-    kernels = {KERNEL_COMMON, *(layer.code.header for layer in model.layers)}
-    files.update({name: kernel_text(name) for name in sorted(kernels)})
+    files.update({name: kernel_text(name) for name in kernel_files(model)})
     files["manifest.json"] = _manifest(model, options, files)
     return Project(files, model, plan)
+
+
+def kernel_files(model: Model) -> list[str]:
+    """The kernel files that a model needs: those of its layers, and what they include."""
+    found: set[str] = set()
+    waiting = [KERNEL_COMMON, *(layer.code.header for layer in model.layers)]
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += re.findall(r'^#include "(td_\w+\.h)"', kernel_text(name), re.MULTILINE)
+    return sorted(found)
 
 
 def kernel_text(name: str) -> str:
@@ -167,6 +190,8 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
                 "op": layer.node.op.kind,
                 "name": layer.node.name,
                 "kernel": layer.code.kernel,
+                "choice": layer.choice.name,
+                "scratch_bytes": layer.choice.scratch_bytes,
                 "macs": layer.macs,
                 "weights_bytes": sum(c.bytes for c in layer.code.constants),
             }

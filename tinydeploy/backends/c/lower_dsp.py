@@ -1,0 +1,64 @@
+"""Linear layers in C for the DSP extension."""
+
+from __future__ import annotations
+
+from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
+from tinydeploy.backends.c.lower_linear import geometry
+from tinydeploy.backends.c.syntax import Struct, struct
+from tinydeploy.ops import Conv2D, FullyConnected
+from tinydeploy.ops.linear import LinearParameters
+from tinydeploy.plan.dsp_linear import DotProducts, dot_products
+
+_ROWS = "td_dsp_rows"
+_CONV = "td_dsp_conv_2d"
+_HEADER = "td_kernels_dsp_conv.h"
+
+
+def dsp_output(p: LinearParameters, way: int) -> Struct:
+    """The td_dsp_output of a layer."""
+    return struct(way=way, low=p.requantization.low, high=p.requantization.high)
+
+
+def _dot(op: Conv2D | FullyConnected, at: Context) -> tuple[DotProducts, Struct]:
+    dot = dot_products(op, at.site)
+    assert dot is not None, "the plan chose this kernel because they exist"
+    outputs = at.site.input(1).shape[0]
+    out = dsp_output(op.parameters(at.site), dot.way)
+    return dot, struct(words=dot.words, unroll=dot.unroll, outputs=outputs, out=out)
+
+
+def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
+    dot, shape = _dot(op, at)
+    count = at.site.input(0).elements // dot.depth
+    whole = struct(rows=count, inputs=dot.depth, dot=shape)
+    return _layer(_ROWS, whole, dot)
+
+
+def conv_2d(op: Conv2D, at: Context) -> LayerCode:
+    dot, shape = _dot(op, at)
+    x, weights, y = at.site.input(0), at.site.input(1), at.site.output
+    whole = Struct(
+        (
+            ("images", x.shape[0]),
+            ("in_h", x.shape[1]),
+            ("in_w", x.shape[2]),
+            ("in_c", x.shape[3]),
+            ("out_h", y.shape[1]),
+            ("out_w", y.shape[2]),
+            *geometry(op, (weights.shape[1], weights.shape[2])),
+            ("in_zero_point", x.quant.zero_point),
+            ("padded", int(not op.padding.none)),
+            ("dot", shape),
+        )
+    )
+    return _layer(_CONV, whole, dot)
+
+
+def _layer(kernel: str, shape: Struct, dot: DotProducts) -> LayerCode:
+    return LayerCode(
+        _HEADER,
+        kernel,
+        (Shape(f"{kernel}_shape", shape),),
+        (call(kernel, ("&shape", "{stream}", "x0", "y", "scratch")),),
+        (Constant("stream", "int32_t", dot.stream),),
+    )

@@ -1,0 +1,61 @@
+"""The kernels for the DSP extension: which layers they can compute, proved, and what scratch they need."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from tinydeploy.ir.op import Op, Site
+from tinydeploy.ops import Conv2D, FullyConnected
+from tinydeploy.plan.dsp_linear import DotProducts, dot_products
+
+ROWS = "dsp_rows"
+CONVOLUTION = "dsp_conv_2d"
+
+
+@dataclass(frozen=True)
+class DspKernel:
+    """A kernel for the DSP extension; the attributes are those of KernelChoice."""
+
+    name: str
+    scratch_bytes: int = 0
+    in_place: bool = False
+
+
+def kernel_for(op: Op, site: Site) -> DspKernel | None:
+    """The kernel for a layer, or None where none can compute it."""
+    if not site.output.dtype.is_float:
+        if isinstance(op, FullyConnected):
+            return _rows(dot_products(op, site), site.input(0).elements // site.input(1).shape[1])
+        if isinstance(op, Conv2D):
+            return _convolution(op, site)
+    return None
+
+
+def is_rows(op: Conv2D, site: Site) -> bool:
+    """Whether a convolution reads each pixel by itself, in the order in which they stand."""
+    return site.input(1).shape[1:3] == (1, 1) and op.strides == (1, 1) and op.padding.none
+
+
+def _rows(dot: DotProducts | None, rows: int) -> DspKernel | None:
+    if dot is None:
+        return None
+    return DspKernel(ROWS, _lanes(dot, rows), in_place=True)
+
+
+def _convolution(op: Conv2D, site: Site) -> DspKernel | None:
+    if op.groups(site) > 1:
+        return None
+    dot = dot_products(op, site)
+    pixels = site.output.elements // site.output.shape[3]
+    if dot is None or is_rows(op, site):
+        return _rows(dot, pixels)
+    return DspKernel(CONVOLUTION, _lanes(dot, pixels) + _window_bytes(dot, site))
+
+
+def _lanes(dot: DotProducts, pixels: int) -> int:
+    return 4 * dot.words * (4 if pixels >= 4 else 1)
+
+
+def _window_bytes(dot: DotProducts, site: Site) -> int:
+    """A window as bytes, where the channels of a pixel are not whole words."""
+    return 0 if site.input(0).shape[3] % 4 == 0 else -(-dot.depth // 4) * 4

@@ -1,0 +1,159 @@
+"""What the DSP kernels of linear layers compute with: scales that fit their instructions, and weight streams.
+
+Every bound that a kernel relies on is proved here, for the layer at hand; where a proof fails there is no
+such kernel for the layer, and the portable one is used.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from tinydeploy.ir.op import Site
+from tinydeploy.numerics import INT32_MAX
+from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops.linear import LinearParameters
+
+CLAMPED, TIES, ANY = 0, 1, 2
+"""TD_DSP_CLAMPED, TD_DSP_TIES, TD_DSP_ANY of td_kernels_dsp.h."""
+
+DOUBLING_BOUND = 2**30
+PAIR_BOUND = 2**23
+_MOST_SHIFT = 22
+_UNROLLS = (8, 4, 2)
+_LOOP_INSTRUCTIONS, _STEP_INSTRUCTIONS = 3, 12
+
+Int64Array = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class DspScales:
+    """A linear layer with the channels that never change made trivial, and its scales as the kernels take them.
+
+    Attributes:
+        way: TD_DSP_CLAMPED, TD_DSP_TIES or TD_DSP_ANY.
+        weights: (outputs, depth), zeros for a constant channel.
+        bias: folded bias, 0 for a constant channel.
+        multiplier, offset, shift: per output channel.
+        bounds: proved largest |accumulator| of each channel.
+    """
+
+    way: int
+    weights: Int64Array
+    bias: Int64Array
+    multiplier: Int64Array
+    offset: Int64Array
+    shift: Int64Array
+    bounds: Int64Array
+
+
+def dsp_scales(weights: Int64Array, p: LinearParameters, zero_point: int) -> DspScales | None:
+    """Scales of a layer with weights (outputs, depth) and an int8 input of that zero point.
+
+    Returns:
+        None where an accumulator may reach 2**30.
+    """
+    r = p.requantization
+    outputs = weights.shape[0]
+    mantissa = np.resize(np.array(r.mantissas, np.int64), outputs)
+    exponent = np.resize(np.array(r.exponents, np.int64), outputs)
+    magnitude = np.abs(weights).sum(axis=1)
+    reach = max(127 - zero_point, zero_point + 128)
+    low, high = p.bias - magnitude * reach, p.bias + magnitude * reach
+    first, last = r.apply_wide(low), r.apply_wide(high)
+    # The output grows with the accumulator: equal at both ends, it is equal everywhere.
+    constant = (first == last) | (mantissa == 0)
+    live = ~constant
+    w = np.where(live[:, None], weights, 0)
+    bias = np.where(live, p.folded_bias.astype(np.int64), 0)
+    bounds = np.where(live, np.maximum(np.abs(low), np.abs(high)), 0)
+    if bounds.max(initial=0) >= DOUBLING_BOUND:
+        return None
+    multipliers = np.where(live, mantissa, 2**30)
+    shifts = -exponent
+    right = bool(np.all((shifts[live] >= 1) & (shifts[live] <= _MOST_SHIFT)))
+    if right:
+        shift = np.where(live, shifts, shifts[live].min() if live.any() else 1)
+        target = np.where(live, r.zero_point, first)
+        offset = (target << shift) + (1 << (shift - 1))
+        if (np.abs(offset) + bounds).max() <= INT32_MAX - 1:
+            way = CLAMPED if r.low >= r.zero_point else TIES
+            return DspScales(way, w, bias, multipliers, offset, shift, bounds)
+    offset = np.where(live, r.zero_point, first)
+    return DspScales(ANY, w, bias, multipliers, offset, np.where(live, exponent, 0), bounds)
+
+
+@dataclass(frozen=True)
+class DotProducts:
+    """The constants of td_dsp_dot.
+
+    Attributes:
+        depth: inputs of one output.
+        words: words of lanes for each channel pair; a multiple of `unroll`.
+        stream: int32, in the order that td_kernels_dsp_dot.h states.
+    """
+
+    depth: int
+    words: int
+    unroll: int
+    way: int
+    stream: npt.NDArray[np.int32]
+
+
+def dot_products(op: Conv2D | FullyConnected, site: Site) -> DotProducts | None:
+    """The constants of a convolution without groups or a fully connected layer.
+
+    Returns:
+        None where a pair of weights does not fit a lane, or a sum may reach 2**23.
+    """
+    array = site.input(1).array.astype(np.int64)
+    s = dsp_scales(array.reshape(array.shape[0], -1), op.parameters(site), site.input(0).quant.zero_point)
+    if s is None or s.bounds[0::2].max(initial=0) >= PAIR_BOUND:
+        return None
+    outputs, depth = s.weights.shape
+    unroll, words = _unroll(depth)
+    pairs = -(-outputs // 2)
+    weights = np.zeros((2 * pairs, 2 * words), np.int64)
+    weights[:outputs, :depth] = s.weights
+    lanes = 256 * weights[0::2] + weights[1::2]
+    if lanes.size and (lanes.min() < -(2**15) or lanes.max() >= 2**15):
+        return None
+    # Inputs k .. k+3 are the lanes (k, k+2) and (k+1, k+3).
+    order = lanes.reshape(pairs, words // 2, 2, 2).transpose(0, 1, 3, 2).reshape(pairs, words, 2)
+    packed = (order[..., 0] & 0xFFFF) | ((order[..., 1] & 0xFFFF) << 16)
+    bias = _by_pair(s.bias, pairs)
+    constants = np.stack([_by_pair(v, pairs) for v in (s.multiplier, s.offset, s.shift)], axis=2)
+    stream = np.concatenate(
+        [(256 * bias[:, :1] + bias[:, 1:]), bias[:, 1:], packed, constants.reshape(pairs, 6)], axis=1
+    )
+    return DotProducts(depth, words, unroll, s.way, wrapped(stream))
+
+
+def wrapped(values: Int64Array) -> npt.NDArray[np.int32]:
+    """Integers modulo 2**32 as int32."""
+    return (values & 0xFFFFFFFF).astype(np.uint32).view(np.int32).reshape(-1)
+
+
+def _by_pair(values: Int64Array, pairs: int) -> Int64Array:
+    padded = np.zeros(2 * pairs, np.int64)
+    padded[: len(values)] = values
+    return padded.reshape(pairs, 2)
+
+
+def _unroll(depth: int) -> tuple[int, int]:
+    """The unrolling with the fewest instructions, and the words of lanes with it."""
+
+    def cost(unroll: int) -> int:
+        return -(-depth // (2 * unroll)) * (_STEP_INSTRUCTIONS * unroll + _LOOP_INSTRUCTIONS)
+
+    unroll = min(_UNROLLS, key=cost)
+    return unroll, -(-depth // (2 * unroll)) * unroll
+
+
+def weights_by_output(op: DepthwiseConv2D, site: Site) -> Int64Array:
+    """Depthwise weights as (outputs, taps)."""
+    array = site.input(1).array.astype(np.int64)
+    del op
+    return array.reshape(-1, array.shape[3]).T
