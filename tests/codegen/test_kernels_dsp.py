@@ -1,4 +1,4 @@
-"""The kernels for the DSP extension equal the engine: as plain C under sanitizers, and on cores that have it."""
+"""The kernels for the DSP extension equal the engine: as plain C, sanitized, and on cores that have it."""
 
 from __future__ import annotations
 
