@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
@@ -119,18 +120,21 @@ def _blocks(groups: Groups, importance: Importance, options: SelectOptions) -> l
     """
     blocks: list[tuple[float, int, tuple[int, ...]]] = []
     for number, group in enumerate(groups.groups):
-        ranked = _ranked(group, importance)
-        size = len(ranked)
-        keep = _round_up(size * options.minimum, size, options.divisor)
-        first = (size - keep) % options.divisor or options.divisor
-        start, score = 0, 0.0
-        while start < size - keep:
-            stop = min(start + (first if start == 0 else options.divisor), size - keep)
-            block = tuple(ranked[start:stop])
+        score = 0.0
+        for block in group_blocks(group, importance, options):
             score = max(score, sum(importance[r] for r in block) / len(block))
             blocks.append((score, number, block))
-            start = stop
     return [block for _, _, block in sorted(blocks, key=lambda b: (b[0], b[1]))]
+
+
+def group_blocks(group: Group, importance: Importance, options: SelectOptions) -> list[tuple[int, ...]]:
+    """What may go of a group, the least important first; a multiple of the divisor stays."""
+    ranked = _ranked(group, importance)
+    size = len(ranked)
+    keep = _round_up(size * options.minimum, size, options.divisor)
+    first = (size - keep) % options.divisor or options.divisor
+    stops = [0, *range(first, size - keep + 1, options.divisor)] if size > keep else [0]
+    return [tuple(ranked[a:b]) for a, b in pairwise(stops)]
 
 
 def _ranked(group: Group, importance: Importance) -> list[int]:
