@@ -264,7 +264,7 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
     from tinydeploy.prune import find_groups
     from tinydeploy.report.groups import groups_document, groups_text
     from tinydeploy.report.memory import memory_picture
-    from tinydeploy.report.summary import graph_summary
+    from tinydeploy.report.summary import graph_summary, transposes
 
     loaded = api.load_model(model, weights)
     if as_json:
@@ -282,6 +282,8 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
         click.echo(memory_picture(plan_memory(exported), len(exported.nodes)), nl=False)
     else:
         click.echo(show(loaded.graph), nl=False)
+        count = transposes(loaded.graph)
+        click.echo(f"transpositions: {count['layers']} between layers, {count['borders']} at the borders")
 
 
 @cli.command("targets")
