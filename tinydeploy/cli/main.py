@@ -9,6 +9,7 @@ import click
 
 from tinydeploy import __version__
 from tinydeploy.cli.compress import compress_command
+from tinydeploy.cli.diff import diff_command
 from tinydeploy.cli.options import (
     TARGET,
     compiler_option,
@@ -310,6 +311,7 @@ def targets_command(name: str | None, as_json: bool) -> None:
 
 
 cli.add_command(compress_command)
+cli.add_command(diff_command)
 
 
 def main() -> None:
