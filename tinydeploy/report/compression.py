@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from tinydeploy.compression import Compression, Stage
+from tinydeploy.report.difference import decibel_text
 from tinydeploy.report.tables import text_table
 
 
@@ -73,8 +72,7 @@ def layer_error_report(c: Compression) -> RenderableType:
     table = text_table("error of each layer, int8 against float", "layer", "op")
     table.add_column("SQNR dB", justify="right")
     for e in c.errors:
-        shown = f"{e.sqnr_db:.1f}" if math.isfinite(e.sqnr_db) else "exact" if e.sqnr_db > 0 else "lost"
-        table.add_row(e.name.split(";", 1)[0], e.op, shown)
+        table.add_row(e.name.split(";", 1)[0], e.op, decibel_text(e.sqnr_db))
     bad = c.first_bad
     verdict = (
         "no layer is below 10 dB" if bad is None else f"first bad layer: {bad.name} ({bad.sqnr_db:.1f} dB)"
