@@ -34,7 +34,7 @@ from tinydeploy.cli.options import TARGET, data_options, json_option, model_argu
     show_default=True,
     help="More than 1 prunes a part at a time, with an epoch of training in between.",
 )
-@click.option("--importance", default="l2", show_default=True, help="l1, l2, taylor or random.")
+@click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
 @click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
 @click.option(
     "--calibration", default="minmax", show_default=True, help="minmax, percentile, mse or entropy."

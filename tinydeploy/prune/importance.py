@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zlib
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 
 import numpy as np
@@ -31,10 +32,12 @@ def _l2(rows: Array) -> Array:
 
 _NORMS: dict[str, _Measure] = {"l1": _l1, "l2": _l2}
 
-IMPORTANCES = ("l1", "l2", "taylor", "random")
+IMPORTANCES = ("l1", "l2", "bn", "taylor", "random")
 """l1, l2: norm of the weights that write a channel (Li et al. 2017, "Pruning Filters for Efficient
-ConvNets", section 3.1). taylor: |sum of weight times gradient| (Molchanov et al. 2019, "Importance
-Estimation for Neural Network Pruning", equation 8). random: a seeded draw, the baseline."""
+ConvNets", section 3.1). bn: magnitude of the batch norm's scale as the model came with it (Liu et al. 2017,
+"Learning Efficient Convolutional Networks through Network Slimming", section 3). taylor: |sum of weight
+times gradient| (Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning", equation 8).
+random: a seeded draw, the baseline."""
 
 
 def importance(
@@ -43,10 +46,12 @@ def importance(
     """A number for every channel root that may be removed; larger matters more.
 
     Each layer's numbers are divided by their mean over the layer, so that layers of different scale can be
-    compared, and averaged over the layers that write the channel.
+    compared, and averaged over the layers that write the channel. Scales of batch norms are compared as they
+    are: what they multiply has variance 1 in every layer.
 
     Raises:
-        DeployError: the measure does not exist, or `taylor` was given no gradients.
+        DeployError: the measure does not exist, `taylor` was given no gradients, or `bn` finds no batch norm
+            behind the channels of a group.
     """
     if measure not in IMPORTANCES:
         raise DeployError(
@@ -54,6 +59,8 @@ def importance(
         )
     if measure == "taylor" and gradients is None:
         raise DeployError("taylor importance needs gradients", where="--importance", hint="give it data")
+    if measure == "bn":
+        return _norm_scales(graph, groups)
     result: dict[int, float] = {}
     for group in groups.groups:
         if measure == "random":
@@ -68,6 +75,32 @@ def importance(
             # The mean, not the sum: a channel of a residual stream is not worth more for being written often.
             result[channel.root] = sum(own) / len(own)
     return result
+
+
+def _norm_scales(graph: Graph, groups: Groups) -> dict[int, float]:
+    """The mean magnitude of the scales that multiply each channel, wherever on its way that is."""
+    where = graph.source or graph.name
+    if not graph.norm_scales:
+        raise DeployError(
+            "holds no batch norm to rank channels by",
+            where=where,
+            hint="take another --importance; an exporter may have folded the batch norms before this file"
+            " was written (TFLite always, torch.onnx.export in evaluation mode)",
+        )
+    found: dict[int, list[float]] = defaultdict(list)
+    for node in graph.nodes:
+        if node.name in graph.norm_scales:
+            scale = np.abs(graph.norm_scales[node.name])
+            for root, value in zip(groups.roots[node.outputs[0]], scale, strict=True):
+                found[int(root)].append(float(value))
+    bare = [g.name for g in groups.groups if any(c.root not in found for c in g.channels)]
+    if bare:
+        raise DeployError(
+            f"no batch norm scales the channels of {', '.join(repr(name) for name in bare)}",
+            where=where,
+            hint="protect these layers with --protect, or take another --importance",
+        )
+    return {c.root: sum(found[c.root]) / len(found[c.root]) for g in groups.groups for c in g.channels}
 
 
 def _layer_scores(graph: Graph, group: Group, measure: str, gradients: Gradients | None) -> dict[str, Array]:
