@@ -22,9 +22,7 @@ from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
-
-GraphTest = Callable[[Graph], bool]
-"""Whether an int8 graph keeps a flash or RAM limit of the target."""
+from tinydeploy.target_cost import Reached, TargetCost
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class Stage:
     Attributes:
         value: of the metric, None where the data has no labels.
         weights_bytes: all constants as they are stored.
-        arena_bytes: of the memory plan.
+        arena_bytes: of the memory plan; of int8 with the kernels of the target.
     """
 
     name: str
@@ -89,6 +87,7 @@ class Compression:
     Attributes:
         metric: what `value` of each stage is; None where the data has no labels.
         stages: float, pruned and trained (where that happened), int8.
+        reached: a goal in flash, RAM or latency, measured.
         missed: why the answer is no, or None.
     """
 
@@ -103,6 +102,7 @@ class Compression:
     errors: tuple[LayerError, ...]
     options: CompressOptions
     missed: str | None
+    reached: Reached | None = None
     forced: bool = False
 
     @property
@@ -123,9 +123,13 @@ class Compression:
                 "goal": o.goal.kind,
                 "amount": o.goal.amount,
                 "importance": o.prune.importance,
+                "cost_aware": o.prune.select.cost_aware,
+                "scope": o.prune.select.scope,
                 "divisor": o.prune.select.divisor,
                 "groups": [{"name": n, "before": a, "after": b} for n, a, b in self.widths],
+                "reached": None if self.reached is None else self.reached.to_json(),
             },
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
             "calibration": o.calibration,
             "finetune_epochs": o.finetune_epochs,
             "qat_epochs": o.qat_epochs,
@@ -146,7 +150,8 @@ class Inputs:
     Attributes:
         training: for calibration and training.
         evaluation: for the accuracies in the report.
-        fits: whether an int8 graph keeps the goal, for goals in flash and RAM.
+        cost: what an int8 graph takes on the target, for goals in flash, RAM and latency.
+        arena: bytes of the arena of an int8 graph on the target.
     """
 
     graph: Graph
@@ -154,7 +159,8 @@ class Inputs:
     evaluation: Samples
     model: str
     target: str
-    fits: GraphTest | None = None
+    cost: TargetCost | None = None
+    arena: Callable[[Graph], int] = lambda graph: plan_memory(graph).arena_bytes
 
 
 def compress(given: Inputs, options: CompressOptions, *, progress: Progress = silent) -> Compression:
@@ -180,6 +186,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         result, trained = _qat(trained, given, options, progress)
     stages.append(_stage("int8", result, given))
     few = [x[:64] for x in given.evaluation.inputs]
+    reached = _reached(result, pruned, given)
     return Compression(
         model=given.model,
         target=given.target,
@@ -191,18 +198,27 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         sensitivity=pruned.sensitivity,
         errors=layer_errors(trained, result, few),
         options=options,
-        missed=_missed(stages, options, given),
+        missed=_missed(stages, options, given) or (None if reached is None else reached.missed),
+        reached=reached,
     )
+
+
+def _reached(result: Graph, pruned: Pruned, given: Inputs) -> Reached | None:
+    """The goal once more, of what is written: training may have moved the code by a few bytes or cycles."""
+    if given.cost is None or pruned.limit is None:
+        return None
+    limit = pruned.limit
+    return Reached(given.cost.kind, given.cost.unit, limit.allowed, limit.before, given.cost(result))
 
 
 def _prune(given: Inputs, options: CompressOptions, progress: Progress) -> Pruned:
     def score(candidate: Graph) -> float:
         return _score(candidate, given.training, options.prune.scan_samples)
 
-    def quick_fit(candidate: Graph) -> bool:
-        assert given.fits is not None
+    def measure(candidate: Graph) -> float:
+        assert given.cost is not None
         few = [x[:32] for x in given.training.inputs]
-        return given.fits(quantize(candidate, few, QuantizeOptions()))
+        return given.cost(quantize(candidate, few, QuantizeOptions()))
 
     def train(candidate: Graph, epochs: int) -> Graph:
         # The checkpoint is that of the training after pruning, whose network is another one.
@@ -214,7 +230,7 @@ def _prune(given: Inputs, options: CompressOptions, progress: Progress) -> Prune
         options.goal,
         options.prune,
         score=score,
-        fits=None if given.fits is None else quick_fit,
+        measure=None if given.cost is None else measure,
         train=train,
         drop=options.max_accuracy_drop,
         samples=given.training,
@@ -302,7 +318,7 @@ def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
         graph_macs(graph),
         graph_params(graph),
         sum(v.bytes for v in graph.constants() if v.name in used),
-        plan_memory(graph).arena_bytes,
+        given.arena(graph) if graph.is_integer else plan_memory(graph).arena_bytes,
     )
 
 
@@ -332,4 +348,4 @@ def _missed(stages: Sequence[Stage], options: CompressOptions, given: Inputs) ->
     lost = before - after if _metric(given.graph, given) == "accuracy" else after - before
     if lost <= drop:
         return None
-    return f"{lost:.4f} lost and {drop:.4f} allowed"
+    return f"accuracy: {lost:.4f} lost and {drop:.4f} allowed"
