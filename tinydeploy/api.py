@@ -28,6 +28,7 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import SelectOptions
 from tinydeploy.pruning import PruneOptions
+from tinydeploy.report.sensitivity import sensitivity_svg
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Target, load_target
 from tinydeploy.verification import Verification
@@ -173,7 +174,10 @@ def compress(
     batch_size: int = 64,
     loss: str = "auto",
     augment: str | None = None,
+    qat_ranges: Literal["running", "learned"] = "running",
     distill: bool = False,
+    distill_weight: float = 0.5,
+    distill_temperature: float = 4.0,
     checkpoint: str | None = None,
     seed: int = 0,
     max_accuracy_drop: float | None = None,
@@ -223,8 +227,11 @@ def compress(
             seed=seed,
             loss=loss,
             augment=augment,
+            distill_weight=distill_weight,
+            temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),
         ),
+        qat_ranges=qat_ranges,
         distill=distill,
         max_accuracy_drop=max_accuracy_drop,
     )
@@ -250,11 +257,15 @@ def compress(
 
 
 def _compressed_files(result: Compression) -> dict[str, bytes]:
-    return {
+    files = {
         "model.onnx": write_onnx(result.graph),
         "model.tflite": write_tflite(result.graph),
         "report.json": (json.dumps(result.to_json(), indent=2) + "\n").encode(),
     }
+    if result.sensitivity is not None:
+        plot = sensitivity_svg(result.sensitivity, result.widths, result.metric or "", result.model)
+        files["sensitivity.svg"] = plot.encode()
+    return files
 
 
 def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:

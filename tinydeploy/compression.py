@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -36,6 +38,7 @@ class CompressOptions:
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
         qat_learning_rate: a share of the learning rate.
+        qat_ranges: how activation ranges follow the quantization-aware training.
         distill: let the float model teach (KL divergence).
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
     """
@@ -48,6 +51,7 @@ class CompressOptions:
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
     qat_learning_rate: float = 0.1
+    qat_ranges: Literal["running", "learned"] = "running"
     distill: bool = False
     max_accuracy_drop: float | None = None
 
@@ -133,6 +137,7 @@ class Compression:
             "calibration": o.calibration,
             "finetune_epochs": o.finetune_epochs,
             "qat_epochs": o.qat_epochs,
+            "qat_ranges": o.qat_ranges,
             "seed": o.train.seed,
             "layers": [{"name": e.name, "op": e.op, "sqnr_db": _finite(e.sqnr_db)} for e in self.errors],
         }
@@ -267,18 +272,29 @@ def _finetune(graph: Graph, given: Inputs, options: TrainOptions, progress: Prog
 
 def _qat(graph: Graph, given: Inputs, options: CompressOptions, progress: Progress) -> tuple[Graph, Graph]:
     from tinydeploy.finetune import finetune  # noqa: PLC0415
-    from tinydeploy.quantize.qat import make_quantized_trainable  # noqa: PLC0415
+    from tinydeploy.quantize.qat import QatOptions, make_quantized_trainable  # noqa: PLC0415
 
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
-    trainable = make_quantized_trainable(graph, calibration, options.calibration)
+    ranges = QatOptions(options.qat_ranges)
+    trainable = make_quantized_trainable(graph, calibration, options.calibration, ranges)
     teacher = given.graph if options.distill else None
     rate = options.train.learning_rate * options.qat_learning_rate
     train = replace(
-        options.train, epochs=options.qat_epochs, learning_rate=rate, distill_from=teacher, checkpoint=None
+        options.train,
+        epochs=options.qat_epochs,
+        learning_rate=rate,
+        distill_from=teacher,
+        checkpoint=_checkpoint(options, "qat"),
     )
     x, y = _training_data(given)
     finetune(trainable, x, y, train, training_progress("quantization-aware training", progress))
     return trainable.to_quantized_graph(), trainable.to_graph()
+
+
+def _checkpoint(options: CompressOptions, stage: str) -> Path | None:
+    """A stage's own file beside that of fine-tuning: `run.qat.safetensors` beside `run.safetensors`."""
+    path = options.train.checkpoint
+    return None if path is None else path.with_suffix(f".{stage}{path.suffix}")
 
 
 def _training_data(given: Inputs) -> tuple[Array, Array]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from tinydeploy.data import Samples
@@ -29,6 +29,9 @@ from tinydeploy.prune.sensitivity import Sensitivity, choose_ratios, scan_sensit
 
 Train = Callable[[Graph, int], Graph]
 """Fine-tunes a graph for a number of epochs."""
+
+_TAYLOR_BATCH = 16
+"""Small: over many samples the gradients of a trained network cancel out."""
 
 
 @dataclass(frozen=True)
@@ -136,14 +139,15 @@ def _width(graph: Graph, layer: str) -> int:
 
 
 def _scores(graph: Graph, groups: Groups, options: PruneOptions, samples: Samples) -> dict[int, float]:
-    gradients: dict[str, Array] | None = None
+    gradients: Iterable[dict[str, Array]] | None = None
     if options.importance == "taylor":
-        from tinydeploy.finetune import weight_gradients  # noqa: PLC0415
+        from tinydeploy.finetune import batch_gradients  # noqa: PLC0415
 
         if samples.labels is None:
             raise DeployError("taylor importance needs labels", where="--data", hint="add an array y")
         few = options.scan_samples
-        gradients = weight_gradients(graph, samples.inputs[0][:few], samples.labels[:few])
+        x, y = samples.inputs[0][:few], samples.labels[:few]
+        gradients = batch_gradients(graph, x, y, batch_size=_TAYLOR_BATCH)
     return importance(graph, groups, options.importance, gradients=gradients, seed=options.seed)
 
 

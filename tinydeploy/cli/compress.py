@@ -101,8 +101,29 @@ def _layer_ratios(
     help="cross_entropy, mse, or package.module:function(outputs, labels).",
 )
 @click.option("--augment", help="package.module:function(x, generator), applied to every batch.")
+@click.option(
+    "--qat-ranges",
+    type=click.Choice(["running", "learned"]),
+    default="running",
+    show_default=True,
+    help="Activation ranges in quantization-aware training: averages, or parameters that are learned.",
+)
 @click.option("--distill", is_flag=True, help="Let the float model teach.")
-@click.option("--checkpoint", help="A .safetensors file; fine-tuning goes on from it where it exists.")
+@click.option(
+    "--distill-weight",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.5,
+    show_default=True,
+    help="The teacher's share of the loss; the labels have the rest.",
+)
+@click.option(
+    "--distill-temperature",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="Softens what the teacher says.",
+)
+@click.option("--checkpoint", help="A .safetensors file; training goes on from it where it exists.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--max-accuracy-drop",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import graph_macs
@@ -24,12 +24,14 @@ class SensitivityPoint:
     Attributes:
         score: accuracy then.
         macs: of the whole network then.
+        left: channels of the group then; the divisor rounds them up.
     """
 
     group: str
     ratio: float
     score: float
     macs: int
+    left: int
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,7 @@ class Sensitivity:
     def to_json(self) -> dict[str, object]:
         return {
             "baseline": self.baseline,
-            "points": [
-                {"group": p.group, "ratio": p.ratio, "score": p.score, "macs": p.macs} for p in self.points
-            ],
+            "points": [asdict(p) for p in self.points],
         }
 
 
@@ -86,7 +86,8 @@ def scan_sensitivity(
             if removed not in known:
                 smaller = remove(graph, groups, removed)
                 known[removed] = score(smaller), graph_macs(smaller)
-            points.append(SensitivityPoint(group.name, ratio, *known[removed]))
+            left = len(group.channels) - len(removed)
+            points.append(SensitivityPoint(group.name, ratio, *known[removed], left))
             progress(len(points), len(scanned) * len(RATIOS))
     return Sensitivity(baseline, tuple(points))
 
