@@ -26,6 +26,9 @@ from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
 from tinydeploy.target_cost import Reached, TargetCost
 
+ACCURACY = "accuracy"
+"""What a message about a missed accuracy starts with."""
+
 
 @dataclass(frozen=True)
 class CompressOptions:
@@ -364,4 +367,4 @@ def _missed(stages: Sequence[Stage], options: CompressOptions, given: Inputs) ->
     lost = before - after if _metric(given.graph, given) == "accuracy" else after - before
     if lost <= drop:
         return None
-    return f"accuracy: {lost:.4f} lost and {drop:.4f} allowed"
+    return f"{ACCURACY}: {lost:.4f} lost and {drop:.4f} allowed"
