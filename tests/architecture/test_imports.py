@@ -24,6 +24,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *("latency", "measure", "verification", "profiling", "export", "model", "pruning", "compression"),
+            "target_cost",
             "report",
         }
     ),
