@@ -14,12 +14,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tinydeploy.errors import DeployError
-from tinydeploy.timing import CoreTiming, Validation, read_timing, read_validation
+from tinydeploy.timing import CoreTiming, Validation, read_riscv_timing, read_timing, read_validation
 from tinydeploy.toml_file import Table, nearest, read_toml
 
-ARCHITECTURES = ("armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "host")
+ARCHITECTURES = ("armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "rv32imc", "host")
 FPUS = ("none", "fpv4-sp-d16", "fpv5-sp-d16", "fpv5-d16")
-EMULATORS = ("", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
+EMULATORS = ("", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "riscv32")
+GCCS = ("arm-none-eabi-gcc", "riscv64-unknown-elf-gcc")
 
 MEMORY_BYTES = (1024, 1024**3)
 CACHE_BYTES = (0, 1024**2)
@@ -53,11 +54,12 @@ class Core:
         dsp: whether the core has the DSP extension (SMLAD, SMMULR, ...).
         fpu: one of `FPUS`.
         emulator: the CPU model of the emulator; "" for the host, which runs code natively.
-        gcc_flags: arguments of arm-none-eabi-gcc that select the core; empty for the host.
+        gcc_flags: arguments of the GNU compiler that select the core; empty for the host.
         zig_flags: arguments of `zig cc` that select the core; empty for the host.
         sources: the public document behind each fact.
         timing: cycles of its instructions, or None where no public document gives them.
         validation: how the cycles of the bare core compared with silicon; None is "unvalidated".
+        gcc: name of the GNU cross compiler, one of `GCCS`.
     """
 
     name: str
@@ -71,6 +73,7 @@ class Core:
     sources: Mapping[str, str] = field(hash=False)
     timing: CoreTiming | None = None
     validation: Validation | None = None
+    gcc: str = GCCS[0]
 
 
 @dataclass(frozen=True)
@@ -237,7 +240,7 @@ def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ())
 
 
 def _read_core(path: Path) -> Core:
-    table = _open(path, _CORE_REQUIRED, ("timing", "validation"))
+    table = _open(path, _CORE_REQUIRED, ("gcc", "timing", "validation"))
     architecture = table.choice("architecture", ARCHITECTURES)
     emulator = table.choice("emulator", EMULATORS)
     if (architecture == "host") != (emulator == ""):
@@ -254,9 +257,16 @@ def _read_core(path: Path) -> Core:
         gcc_flags=table.texts("gcc_flags"),
         zig_flags=table.texts("zig_flags"),
         sources=_read_sources(table, _CORE_FIGURES),
-        timing=read_timing(table.table("timing"), has_fpu=fpu != "none") if "timing" in table else None,
+        timing=_read_timing(table, architecture, fpu) if "timing" in table else None,
         validation=read_validation(table.table("validation")) if "validation" in table else None,
+        gcc=table.choice("gcc", GCCS) if "gcc" in table else GCCS[0],
     )
+
+
+def _read_timing(table: Table, architecture: str, fpu: str) -> CoreTiming:
+    if architecture.startswith("rv32"):
+        return read_riscv_timing(table.table("timing"))
+    return read_timing(table.table("timing"), has_fpu=fpu != "none")
 
 
 def _read_board(path: Path, cores: tuple[str, ...]) -> Board:

@@ -13,7 +13,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.targets import FlashTiming, Target, list_targets, load_target
 from tinydeploy.timing import Validation
 
-SHIPPED_CORES = ["cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m7", "host"]
+SHIPPED_CORES = ["cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m7", "host", "rv32imc"]
 SHIPPED_BOARDS = [
     "arduino-nano-33-ble",
     "nrf52840-dk",
@@ -92,7 +92,9 @@ def figures(target: Target) -> set[str]:
 class TestShippedFiles:
     def test_cores_come_first_and_both_kinds_are_sorted(self) -> None:
         assert [target.name for target in list_targets()] == SHIPPED_CORES + SHIPPED_BOARDS
-        assert [target.kind for target in list_targets()] == ["core"] * 6 + ["board"] * 8
+        assert [target.kind for target in list_targets()] == ["core"] * len(SHIPPED_CORES) + ["board"] * len(
+            SHIPPED_BOARDS
+        )
 
     @pytest.mark.parametrize("name", SHIPPED_CORES + SHIPPED_BOARDS)
     def test_each_loads_by_its_name(self, name: str) -> None:
@@ -317,7 +319,7 @@ class TestWrongCoreFiles:
         ("old", "new", "key", "allowed"),
         [
             ("dsp = true", "dsp = 1", "dsp", "true or false"),
-            ('"armv7e-m"', '"armv9"', "architecture", "'armv7e-m', 'armv8-m.main', 'host'"),
+            ('"armv7e-m"', '"armv9"', "architecture", "'armv7e-m', 'armv8-m.main', 'rv32imc', 'host'"),
             ('emulator = "cortex-m4"', 'emulator = ""', "emulator", "'host' and no other"),
             ('"-mthumb"', "4", "gcc_flags.1", "printable characters"),
             ("\ndsp = ", '\ndspp = "Arm"\ndsp = ', "dspp", "did you mean 'dsp'?"),
@@ -350,7 +352,7 @@ class TestTiming:
 
     def test_cores_with_timings(self) -> None:
         timed = {t.name for t in list_targets() if t.kind == "core" and t.core.timing is not None}
-        assert timed == {"cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4"}
+        assert timed == {"cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "rv32imc"}
 
     def test_only_a_core_with_an_fpu_has_timings_of_it(self) -> None:
         m3, m4 = load_target("cortex-m3").core.timing, load_target("cortex-m4").core.timing
