@@ -27,6 +27,7 @@ CACHE_BYTES = (0, 1024**2)
 WAIT_STATES = (0, 1000)
 LINE_BYTES = (4, 256)
 CLOCK_MHZ_MAX = 2000.0
+UW_PER_MHZ_MAX = 10_000.0
 
 _NAME = r"[a-z0-9][a-z0-9-]*"
 _CORE_REQUIRED = (
@@ -100,6 +101,19 @@ class FlashTiming:
 
 
 @dataclass(frozen=True)
+class Power:
+    """What a chip draws while it computes, in microwatt per megahertz: the picojoule of one core clock cycle.
+
+    Attributes:
+        active_uw_per_mhz: of the whole chip, with its peripherals idle.
+        validation: how energies from it compared with published ones; None is "unvalidated".
+    """
+
+    active_uw_per_mhz: float
+    validation: Validation | None = None
+
+
+@dataclass(frozen=True)
 class Board:
     """A board: a chip at a clock, with its memories.
 
@@ -110,6 +124,7 @@ class Board:
         flash: timing of the flash, or None where no public document gives it.
         sources: the public document behind each figure; keys of `flash` are "flash.<key>".
         validation: how predicted latencies compared with this board's; None is "unvalidated".
+        power: of the chip at work, or None where no public document gives it.
     """
 
     name: str
@@ -122,6 +137,7 @@ class Board:
     flash: FlashTiming | None
     sources: Mapping[str, str] = field(hash=False)
     validation: Validation | None = None
+    power: Power | None = None
 
 
 @dataclass(frozen=True)
@@ -162,6 +178,7 @@ class Target:
             "flash_bytes": board.flash_bytes if board else None,
             "ram_bytes": board.ram_bytes if board else None,
             "flash": asdict(board.flash) if board and board.flash else None,
+            "power": asdict(board.power) if board and board.power else None,
             "sources": dict(board.sources if board else self.core.sources),
             "validation": None if self.validation is None else asdict(self.validation),
             "core": asdict(self.core)
@@ -212,7 +229,8 @@ def _data_dir() -> Path:
 
 
 def _files(folder: str) -> dict[str, Path]:
-    return {path.stem: path for path in sorted((_data_dir() / folder).glob("*.toml"))}
+    found = sorted((_data_dir() / folder).glob("*.toml"), key=lambda path: path.stem)
+    return {path.stem: path for path in found}
 
 
 def _core_target(path: Path) -> Target:
@@ -271,11 +289,14 @@ def _read_timing(table: Table, architecture: str, fpu: str) -> CoreTiming:
 
 def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
     required = ("name", "title", "chip", "core", *_BOARD_FIGURES, "sources")
-    table = _open(path, required, ("flash", "validation"))
+    table = _open(path, required, ("flash", "power", "validation"))
     flash = _read_flash(table.table("flash")) if "flash" in table else None
+    power = _read_power(table.table("power")) if "power" in table else None
     figures: tuple[str, ...] = _BOARD_FIGURES
     if flash:
         figures += tuple(f"flash.{key}" for key in table.table("flash"))
+    if power:
+        figures += ("power.active_uw_per_mhz",)
     return Board(
         name=table.text("name"),
         title=table.text("title"),
@@ -286,6 +307,15 @@ def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
         ram_bytes=table.integer("ram_bytes", *MEMORY_BYTES),
         flash=flash,
         sources=_read_sources(table, figures),
+        validation=read_validation(table.table("validation")) if "validation" in table else None,
+        power=power,
+    )
+
+
+def _read_power(table: Table) -> Power:
+    table.check_keys(("active_uw_per_mhz",), ("validation",))
+    return Power(
+        active_uw_per_mhz=table.positive("active_uw_per_mhz", UW_PER_MHZ_MAX),
         validation=read_validation(table.table("validation")) if "validation" in table else None,
     )
 
