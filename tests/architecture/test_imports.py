@@ -23,8 +23,18 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"backends", "emulate"}),
     frozenset(
         {
-            *("latency", "measure", "verification", "profiling", "export", "model", "pruning", "compression"),
-            "target_cost",
+            *(
+                "latency",
+                "energy",
+                "measure",
+                "verification",
+                "profiling",
+                "export",
+                "model",
+                "pruning",
+                "compression",
+                "target_cost",
+            ),
             "report",
         }
     ),
