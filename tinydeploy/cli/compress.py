@@ -68,9 +68,9 @@ def _layer_ratios(
 @click.option(
     "--prune-scope",
     type=click.Choice(["global", "layer", "measured"]),
-    help="Rank the channels of all layers together; take the same share of each layer; or, for goals in macs"
-    " and params, try every layer and take what costs the least loss for what it saves. By default `layer` for"
-    " a ratio and `global` for a goal.",
+    help="Rank the channels of all layers together; take the same share of each layer; or, for goals in"
+    " macs and params, try every layer and take what costs the least loss for what it saves. By default"
+    " `layer` for a ratio and `global` for a goal.",
 )
 @click.option("--cost-aware", is_flag=True, help="Rank channels by importance per saved cost of the goal.")
 @click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
