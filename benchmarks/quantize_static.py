@@ -6,8 +6,9 @@ MODEL is a float model that takes images, such as ic_float.tflite (ResNet-8) or 
 written as ONNX first, so that both start from the same file. DATA is what `benchmarks/prepare.py` makes.
 
 Both read that file, calibrate by the smallest and largest value on the same samples, quantize to int8 with a
-scale per output channel, and write QDQ to a file. They take turns, the first of each turn alternating, so that
-other load on the machine meets both. Printed are the median of each, and their ratio.
+scale per output channel, and write QDQ to a file. They take turns, and who is first alternates, so that other
+load on the machine meets both. Printed are the medians and their ratio, of the time that passed and of that
+which the processor spent on it (all threads together), which other load hardly changes.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -97,37 +98,56 @@ def prepare(model: Path, data: Path, samples: int, batch: int, folder: Path) -> 
     layout = graph.input_borders[0].layout
     given = x if layout is None else layout.to_source(x)
     if batch > 1:
-        proto = onnx.load(path)
-        for value in (*proto.graph.input, *proto.graph.output):
-            value.type.tensor_type.shape.dim[0].dim_param = "N"
-        onnx.save(proto, folder / "dynamic.onnx")
+        onnx.save(any_batch(onnx.load(path)), folder / "dynamic.onnx")
     return Task(path, np.ascontiguousarray(given.reshape(len(x), *given.shape[2:])), batch, folder)
 
 
-def timed(run: Callable[[Task], Path], task: Task) -> float:
-    start = time.perf_counter()
+@dataclass(frozen=True)
+class Time:
+    """Seconds by the clock, and seconds of the processor in all threads."""
+
+    wall: float
+    cpu: float
+
+
+def any_batch(proto: Any) -> Any:
+    """A model of batch 1 as one of any batch."""
+    for value in (*proto.graph.input, *proto.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    shapes = {node.input[1] for node in proto.graph.node if node.op_type == "Reshape"}
+    for tensor in proto.graph.initializer:
+        if tensor.name in shapes:
+            shape = onnx.numpy_helper.to_array(tensor)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(np.array([-1, *shape[1:]]), tensor.name))
+    return proto
+
+
+def timed(run: Callable[[Task], Path], task: Task) -> Time:
+    wall, cpu = time.perf_counter(), time.process_time()
     run(task)
-    return time.perf_counter() - start
+    return Time(time.perf_counter() - wall, time.process_time() - cpu)
 
 
 def compare(task: Task, repeats: int) -> dict[str, Any]:
-    """Seconds of each run; one of each goes before and is not counted."""
+    """Times of each run; one of each goes before and is not counted."""
     timed(ours, task), timed(theirs, task)
-    seconds: dict[str, list[float]] = {"ours": [], "theirs": []}
+    times: dict[str, list[Time]] = {"ours": [], "theirs": []}
     for i in range(repeats):
         pairs = [("ours", ours), ("theirs", theirs)]
         for name, run in pairs if i % 2 == 0 else pairs[::-1]:
-            seconds[name].append(timed(run, task))
-            print(f"{name:>7}: {seconds[name][-1]:.2f} s", flush=True)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
+            times[name].append(timed(run, task))
+            print(f"{name:>7}: {times[name][-1].wall:.2f} s, {times[name][-1].cpu:.2f} s of CPU", flush=True)
+    wall = {name: statistics.median(t.wall for t in values) for name, values in times.items()}
+    cpu = {name: statistics.median(t.cpu for t in values) for name, values in times.items()}
     return {
         "samples": len(task.x),
         "batch_theirs": task.batch,
         "onnxruntime": onnxruntime.__version__,
-        "seconds": seconds,
-        "median_ours": medians["ours"],
-        "median_theirs": medians["theirs"],
-        "ratio": medians["ours"] / medians["theirs"],
+        "times": {name: [asdict(t) for t in values] for name, values in times.items()},
+        "median_wall": wall,
+        "median_cpu": cpu,
+        "ratio_wall": wall["ours"] / wall["theirs"],
+        "ratio_cpu": cpu["ours"] / cpu["theirs"],
     }
 
 
@@ -147,10 +167,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         task = prepare(given.model, given.data, given.samples, given.batch, Path(folder))
         result = compare(task, given.repeats)
-    print(
-        f"median of {given.repeats}: ours {result['median_ours']:.2f} s, quantize_static"
-        f" {result['median_theirs']:.2f} s, ratio {result['ratio']:.2f}"
-    )
+    for what in ("wall", "cpu"):
+        median = result[f"median_{what}"]
+        print(
+            f"{what}: median of {given.repeats}: ours {median['ours']:.2f} s, quantize_static"
+            f" {median['theirs']:.2f} s, ratio {result[f'ratio_{what}']:.2f}"
+        )
     if given.json is not None:
         given.json.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
 
