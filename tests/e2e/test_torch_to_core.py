@@ -25,8 +25,8 @@ from tinydeploy.engine import run, run_all  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-PATHS = ("resnet8", "ds_cnn", "mobilenet_v1", "inception")
-"""Batch norm and residuals; depthwise and softmax; many layers; concatenation and grouped convolution."""
+PATHS = ("resnet8", "ds_cnn", "mobilenet_v1", "inception", "sequence")
+"""Residuals; depthwise and softmax; many layers; concatenation and grouped convolution; one dimension."""
 
 FILES = ("model.onnx", "model.tflite")
 DIVISOR = {"inception": 2}
