@@ -23,7 +23,19 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"backends", "emulate"}),
     frozenset(
         {
-            *("latency", "measure", "verification", "profiling", "export", "model", "pruning", "compression"),
+            *(
+                "latency",
+                "energy",
+                "measure",
+                "verification",
+                "profiling",
+                "export",
+                "model",
+                "pruning",
+                "compression",
+                "training",
+                "target_cost",
+            ),
             "report",
         }
     ),
