@@ -9,6 +9,7 @@ from tinydeploy.toml_file import Table
 CYCLES_MAX = 100
 POINTS_MAX = 10_000
 PERCENT_MAX = 1000.0
+FACTOR_MAX = 5.0
 
 _CLASSES = (
     "alu",
@@ -119,6 +120,38 @@ class Validation:
     mean_error_pct: float
     worst_error_pct: float
     text: str
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What readings of a user's own board changed in the model of its cycles.
+
+    Attributes:
+        flash_factor: what waits for the flash are multiplied by.
+        branch_factor: what refills of the pipeline behind taken branches are multiplied by.
+        readings: number of latencies that these were fitted on.
+        text: how they were made.
+    """
+
+    flash_factor: float
+    branch_factor: float
+    readings: int
+    text: str
+
+
+def read_calibration(table: Table) -> Calibration:
+    """The `[calibration]` table of a board file.
+
+    Raises:
+        DeployError: a key is unknown or missing, or a value out of range.
+    """
+    table.check_keys(tuple(Calibration.__dataclass_fields__))
+    return Calibration(
+        flash_factor=table.positive("flash_factor", FACTOR_MAX),
+        branch_factor=table.positive("branch_factor", FACTOR_MAX),
+        readings=table.integer("readings", 1, POINTS_MAX),
+        text=table.text("text"),
+    )
 
 
 def read_timing(table: Table, *, has_fpu: bool) -> CoreTiming:

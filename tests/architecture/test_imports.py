@@ -26,6 +26,7 @@ GROUPS: tuple[frozenset[str], ...] = (
             *(
                 "latency",
                 "energy",
+                "calibration",
                 "measure",
                 "verification",
                 "profiling",
