@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -22,9 +24,10 @@ from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
+from tinydeploy.target_cost import Reached, TargetCost
 
-GraphTest = Callable[[Graph], bool]
-"""Whether an int8 graph keeps a flash or RAM limit of the target."""
+ACCURACY = "accuracy"
+"""What a message about a missed accuracy starts with."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class CompressOptions:
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
         qat_learning_rate: a share of the learning rate.
+        qat_ranges: how activation ranges follow the quantization-aware training.
         distill: let the float model teach (KL divergence).
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
     """
@@ -50,6 +54,7 @@ class CompressOptions:
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
     qat_learning_rate: float = 0.1
+    qat_ranges: Literal["running", "learned"] = "running"
     distill: bool = False
     max_accuracy_drop: float | None = None
 
@@ -61,7 +66,7 @@ class Stage:
     Attributes:
         value: of the metric, None where the data has no labels.
         weights_bytes: all constants as they are stored.
-        arena_bytes: of the memory plan.
+        arena_bytes: of the memory plan; of int8 with the kernels of the target.
     """
 
     name: str
@@ -89,6 +94,7 @@ class Compression:
     Attributes:
         metric: what `value` of each stage is; None where the data has no labels.
         stages: float, pruned and trained (where that happened), int8.
+        reached: a goal in flash, RAM or latency, measured.
         missed: why the answer is no, or None.
     """
 
@@ -103,6 +109,7 @@ class Compression:
     errors: tuple[LayerError, ...]
     options: CompressOptions
     missed: str | None
+    reached: Reached | None = None
     forced: bool = False
 
     @property
@@ -123,12 +130,17 @@ class Compression:
                 "goal": o.goal.kind,
                 "amount": o.goal.amount,
                 "importance": o.prune.importance,
+                "cost_aware": o.prune.select.cost_aware,
+                "scope": o.prune.select.scope,
                 "divisor": o.prune.select.divisor,
                 "groups": [{"name": n, "before": a, "after": b} for n, a, b in self.widths],
+                "reached": None if self.reached is None else self.reached.to_json(),
             },
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
             "calibration": o.calibration,
             "finetune_epochs": o.finetune_epochs,
             "qat_epochs": o.qat_epochs,
+            "qat_ranges": o.qat_ranges,
             "seed": o.train.seed,
             "layers": [{"name": e.name, "op": e.op, "sqnr_db": _finite(e.sqnr_db)} for e in self.errors],
         }
@@ -146,7 +158,8 @@ class Inputs:
     Attributes:
         training: for calibration and training.
         evaluation: for the accuracies in the report.
-        fits: whether an int8 graph keeps the goal, for goals in flash and RAM.
+        cost: what an int8 graph takes on the target, for goals in flash, RAM and latency.
+        arena: bytes of the arena of an int8 graph on the target.
     """
 
     graph: Graph
@@ -154,7 +167,8 @@ class Inputs:
     evaluation: Samples
     model: str
     target: str
-    fits: GraphTest | None = None
+    cost: TargetCost | None = None
+    arena: Callable[[Graph], int] = lambda graph: plan_memory(graph).arena_bytes
 
 
 def compress(given: Inputs, options: CompressOptions, *, progress: Progress = silent) -> Compression:
@@ -180,6 +194,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         result, trained = _qat(trained, given, options, progress)
     stages.append(_stage("int8", result, given))
     few = [x[:64] for x in given.evaluation.inputs]
+    reached = _reached(result, pruned, given)
     return Compression(
         model=given.model,
         target=given.target,
@@ -191,18 +206,27 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         sensitivity=pruned.sensitivity,
         errors=layer_errors(trained, result, few),
         options=options,
-        missed=_missed(stages, options, given),
+        missed=_missed(stages, options, given) or (None if reached is None else reached.missed),
+        reached=reached,
     )
+
+
+def _reached(result: Graph, pruned: Pruned, given: Inputs) -> Reached | None:
+    """The goal once more, of what is written: training may have moved the code by a few bytes or cycles."""
+    if given.cost is None or pruned.limit is None:
+        return None
+    limit = pruned.limit
+    return Reached(given.cost.kind, given.cost.unit, limit.allowed, limit.before, given.cost(result))
 
 
 def _prune(given: Inputs, options: CompressOptions, progress: Progress) -> Pruned:
     def score(candidate: Graph) -> float:
         return _score(candidate, given.training, options.prune.scan_samples)
 
-    def quick_fit(candidate: Graph) -> bool:
-        assert given.fits is not None
+    def measure(candidate: Graph) -> float:
+        assert given.cost is not None
         few = [x[:32] for x in given.training.inputs]
-        return given.fits(quantize(candidate, few, QuantizeOptions()))
+        return given.cost(quantize(candidate, few, QuantizeOptions()))
 
     def train(candidate: Graph, epochs: int) -> Graph:
         # The checkpoint is that of the training after pruning, whose network is another one.
@@ -214,7 +238,7 @@ def _prune(given: Inputs, options: CompressOptions, progress: Progress) -> Prune
         options.goal,
         options.prune,
         score=score,
-        fits=None if given.fits is None else quick_fit,
+        measure=None if given.cost is None else measure,
         train=train,
         drop=options.max_accuracy_drop,
         samples=given.training,
@@ -251,18 +275,29 @@ def _finetune(graph: Graph, given: Inputs, options: TrainOptions, progress: Prog
 
 def _qat(graph: Graph, given: Inputs, options: CompressOptions, progress: Progress) -> tuple[Graph, Graph]:
     from tinydeploy.finetune import finetune  # noqa: PLC0415
-    from tinydeploy.quantize.qat import make_quantized_trainable  # noqa: PLC0415
+    from tinydeploy.quantize.qat import QatOptions, make_quantized_trainable  # noqa: PLC0415
 
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
-    trainable = make_quantized_trainable(graph, calibration, options.calibration)
+    ranges = QatOptions(options.qat_ranges)
+    trainable = make_quantized_trainable(graph, calibration, options.calibration, ranges)
     teacher = given.graph if options.distill else None
     rate = options.train.learning_rate * options.qat_learning_rate
     train = replace(
-        options.train, epochs=options.qat_epochs, learning_rate=rate, distill_from=teacher, checkpoint=None
+        options.train,
+        epochs=options.qat_epochs,
+        learning_rate=rate,
+        distill_from=teacher,
+        checkpoint=_checkpoint(options, "qat"),
     )
     x, y = _training_data(given)
     finetune(trainable, x, y, train, training_progress("quantization-aware training", progress))
     return trainable.to_quantized_graph(), trainable.to_graph()
+
+
+def _checkpoint(options: CompressOptions, stage: str) -> Path | None:
+    """A stage's own file beside that of fine-tuning: `run.qat.safetensors` beside `run.safetensors`."""
+    path = options.train.checkpoint
+    return None if path is None else path.with_suffix(f".{stage}{path.suffix}")
 
 
 def _training_data(given: Inputs) -> tuple[Array, Array]:
@@ -302,7 +337,7 @@ def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
         graph_macs(graph),
         graph_params(graph),
         sum(v.bytes for v in graph.constants() if v.name in used),
-        plan_memory(graph).arena_bytes,
+        given.arena(graph) if graph.is_integer else plan_memory(graph).arena_bytes,
     )
 
 
@@ -332,4 +367,4 @@ def _missed(stages: Sequence[Stage], options: CompressOptions, given: Inputs) ->
     lost = before - after if _metric(given.graph, given) == "accuracy" else after - before
     if lost <= drop:
         return None
-    return f"{lost:.4f} lost and {drop:.4f} allowed"
+    return f"{ACCURACY}: {lost:.4f} lost and {drop:.4f} allowed"

@@ -19,7 +19,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"ir"}),
     frozenset({"ops"}),
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),
-    frozenset({"prune", "quantize", "plan", "evaluation", "finetune"}),
+    frozenset({"prune", "quantize", "plan", "evaluation", "finetune", "difference"}),
     frozenset({"backends", "emulate"}),
     frozenset(
         {
@@ -34,6 +34,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "model",
                 "pruning",
                 "compression",
+                "target_cost",
             ),
             "report",
         }

@@ -13,7 +13,7 @@ from tinydeploy.backends.c.model import Model, Port, lower_model
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.ir.graph import Graph
 from tinydeploy.passes.outputs import copy_outputs
-from tinydeploy.plan import Plan, plan_memory
+from tinydeploy.plan import Kernels, Plan, plan_memory
 from tinydeploy.plan.select import select_kernels
 
 KERNEL_COMMON = "td_kernels.h"
@@ -64,11 +64,7 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     """
     check_name(options.name)
     graph = copy_outputs(graph)
-    kernels = select_kernels(
-        graph,
-        has_dsp=options.dsp and options.optimize != "flash",
-        spare_bytes=SPARE_BYTES[options.optimize],
-    )
+    kernels = _kernels(graph, options)
     plan = plan_memory(graph, kernels)
     model = lower_model(graph, plan, kernels, options.name)
     n = options.name
@@ -83,6 +79,20 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     files.update({name: kernel_text(name) for name in kernel_files(model)})
     files["manifest.json"] = _manifest(model, options, files)
     return Project(files, model, plan)
+
+
+def exported_arena(graph: Graph, options: ExportOptions) -> int:
+    """Bytes of the arena of a graph once it is exported."""
+    graph = copy_outputs(graph)
+    return plan_memory(graph, _kernels(graph, options)).arena_bytes
+
+
+def _kernels(graph: Graph, options: ExportOptions) -> Kernels:
+    return select_kernels(
+        graph,
+        has_dsp=options.dsp and options.optimize != "flash",
+        spare_bytes=SPARE_BYTES[options.optimize],
+    )
 
 
 def kernel_files(model: Model) -> list[str]:
@@ -213,12 +223,13 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
 
 
 def _port_document(port: Port) -> dict[str, object]:
-    value = port.value
+    value, layout = port.value, port.border.layout
     return {
         "name": value.name,
         "dtype": value.dtype.value,
         "shape": list(value.shape),
+        "source_shape": list(value.shape if layout is None else layout.shape),
         "scale": value.quant.scale,
         "zero_point": value.quant.zero_point,
-        "float_in_source_model": port.is_float,
+        "float_in_source_model": port.border.is_float,
     }
