@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tinydeploy import compression, evaluation, profiling, verification
+from tinydeploy import compression, evaluation, firmware_profile, profiling, verification
 from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.backends.onnx import write_onnx
@@ -19,6 +19,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
+from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
@@ -35,6 +36,8 @@ __all__ = [
     "DoesNotFitError",
     "Evaluation",
     "Export",
+    "FirmwareCall",
+    "FirmwareProfile",
     "Model",
     "Profile",
     "Verification",
@@ -43,6 +46,7 @@ __all__ = [
     "export_c",
     "load_model",
     "profile",
+    "profile_firmware",
     "verify",
 ]
 
@@ -135,6 +139,25 @@ def profile(
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
     return profiling.profile(jobs, model.path, progress=progress)
+
+
+def profile_firmware(
+    path: str | os.PathLike[str],
+    targets: Sequence[str],
+    call: FirmwareCall,
+    *,
+    progress: Progress = silent,
+) -> FirmwareProfile:
+    """What one call of a function costs in a linked Arm ELF file, for the core of each target.
+
+    Raises:
+        DeployError: the file, a symbol, an argument or an input is wrong, or the code cannot be run.
+        MissingExtraError: the extra `emulate` is not installed.
+    """
+    found = [load_target(target) for target in targets]
+    if not found:
+        raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
+    return firmware_profile.profile_firmware(Path(path), found, call, progress=progress)
 
 
 def evaluate(

@@ -23,7 +23,17 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"backends", "emulate"}),
     frozenset(
         {
-            *("latency", "measure", "verification", "profiling", "export", "model", "pruning", "compression"),
+            *(
+                "firmware_profile",
+                "latency",
+                "measure",
+                "verification",
+                "profiling",
+                "export",
+                "model",
+                "pruning",
+                "compression",
+            ),
             "report",
         }
     ),

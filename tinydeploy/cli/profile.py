@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from tinydeploy.cli.firmware import FirmwareOptions, firmware_options, profile_firmware
 from tinydeploy.cli.options import (
     TARGET,
     compiler_option,
@@ -25,6 +26,7 @@ from tinydeploy.cli.options import (
 @name_option
 @optimize_option
 @compiler_option
+@firmware_options
 @json_option
 def profile_command(
     model: str,
@@ -33,6 +35,7 @@ def profile_command(
     name: str | None,
     optimize: str,
     compiler: str | None,
+    firmware: FirmwareOptions,
     as_json: bool,
 ) -> None:
     """Shows what MODEL costs on each target, and whether it fits.
@@ -40,15 +43,23 @@ def profile_command(
     MACs, parameters, flash and RAM of the linked firmware, and executed instructions a layer, counted on an
     emulated core with one seeded sample. Exit code 1 where a named board is too small.
 
+    MODEL may also be a firmware that you linked, an Arm ELF file, with --entry FUNCTION: what one call of it
+    costs, function by function. Stack, floating point and arguments are set up, and memory is as after
+    start-up; no start-up code runs.
+
     \b
     Example:
       tinydeploy profile kws.tflite --target nucleo-l4r5zi,raspberry-pi-pico
+      tinydeploy profile app.elf --target nucleo-l4r5zi --entry infer --input samples=test.npz --arg samples
     """
     from tinydeploy import api
     from tinydeploy.cli.progress import progress_bar
     from tinydeploy.report.tables import print_report, profile_report
 
     names = [t.strip() for t in targets.split(",") if t.strip()]
+    if firmware.mean(model):
+        profile_firmware(model, names, firmware, as_json=as_json)
+        return
     with progress_bar() as progress:
         result = api.profile(
             api.load_model(model, weights),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+from tinydeploy.emulate.faults import THUMB_BIT, BadAccess, Stop, stopping_reason
 from tinydeploy.emulate.image import Image
 from tinydeploy.emulate.toolchain import load_extra
 from tinydeploy.errors import DeployError, MissingExtraError
@@ -18,29 +20,61 @@ STACK_BOTTOM = 0x4000_0000
 STACK_BYTES = 256 * 1024
 STACK_TOP = STACK_BOTTOM + STACK_BYTES
 _PAGE = 0x1000
+_FPU_ON = 1 << 30  # FPEXC.EN
+_FULL_ACCESS = 0xF << 20  # coprocessors 10 and 11 of CPACR
 
 BlockHook = Callable[[Any, int, int, Any], None]
 CodeHook = Callable[[Any, int, int, Any], None]
 ReadHook = Callable[[Any, int, int, int, int, Any], None]
 
 
+@dataclass(frozen=True)
+class Layout:
+    """What memory a core has beside the firmware's own segments; every address is a multiple of 4096.
+
+    Attributes:
+        return_address: a page of its own that calls return to.
+        stack_bottom, stack_bytes: the stack, which calls start at the top of.
+        rooms: first address and bytes of more memory that can be written; it may overlap the segments.
+    """
+
+    return_address: int
+    stack_bottom: int
+    stack_bytes: int
+    rooms: tuple[tuple[int, int], ...]
+
+    @property
+    def stack_top(self) -> int:
+        return self.stack_bottom + self.stack_bytes
+
+
+def model_layout(buffer_bytes: int) -> Layout:
+    """That of an exported model, with room for buffers outside the model from BUFFERS_ADDRESS on."""
+    rooms = ((BUFFERS_ADDRESS, max(buffer_bytes, 1)),)
+    return Layout(RETURN_ADDRESS, STACK_BOTTOM, STACK_BYTES, rooms)
+
+
 class Cpu:
     """An emulated core that keeps its memory from call to call; one instance is not shared by threads.
+
+    A floating-point unit is switched on, as start-up code would have done it.
 
     Args:
         core: names the emulator's CPU model.
         image: the linked firmware; each segment is loaded at its run-time address.
-        buffer_bytes: room for buffers outside the model, from BUFFERS_ADDRESS on.
+        layout: the memory around it, or only the bytes of a model's outside buffers.
 
     Raises:
         MissingExtraError: unicorn is not installed.
         DeployError: the emulator has no such core.
     """
 
-    def __init__(self, core: Core, image: Image, buffer_bytes: int) -> None:
+    def __init__(self, core: Core, image: Image, layout: Layout | int) -> None:
         unicorn = load_extra("unicorn", "unicorn")
         arm_const = load_extra("unicorn.arm_const", "unicorn")
-        self._image = image
+        self._core, self._image = core, image
+        self.layout = model_layout(layout) if isinstance(layout, int) else layout
+        self._bad_access: BadAccess | None = None
         self._refuses_unaligned = core.architecture == "armv6-m"
         self._errors = unicorn.UcError
         self._block_hook, self._code_hook = unicorn.UC_HOOK_BLOCK, unicorn.UC_HOOK_CODE
@@ -52,7 +86,11 @@ class Cpu:
         # UC_MODE_MCLASS would make every model a Cortex-M33; the model alone decides under UC_MODE_THUMB.
         self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
         self.uc.ctl_set_cpu_model(model)
-        self._load(unicorn, buffer_bytes)
+        self._load(unicorn)
+        if core.fpu != "none":
+            self.uc.reg_write(arm_const.UC_ARM_REG_C1_C0_2, _FULL_ACCESS)
+            self.uc.reg_write(arm_const.UC_ARM_REG_FPEXC, _FPU_ON)
+        self.uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._remember_access, unicorn)
 
     def call(self, name: str, arguments: Sequence[int], seconds: float) -> int:
         """Calls a function with up to four word arguments and returns r0 as a signed number.
@@ -65,25 +103,61 @@ class Cpu:
         Raises:
             DeployError: the code faulted, stopped elsewhere or did not come back in time.
         """
-        uc, registers = self.uc, self._registers
+        return self.call_at(self._image.symbol(name).address, name, arguments, seconds)
+
+    def call_at(self, address: int, name: str, arguments: Sequence[int], seconds: float) -> int:
+        """The same for the function at an address; the name is that of messages."""
+        uc, registers, layout = self.uc, self._registers, self.layout
         for register, value in zip(("R0", "R1", "R2", "R3"), arguments, strict=False):
             uc.reg_write(getattr(registers, f"UC_ARM_REG_{register}"), value)
-        uc.reg_write(registers.UC_ARM_REG_SP, STACK_TOP)
-        uc.reg_write(registers.UC_ARM_REG_LR, RETURN_ADDRESS | 1)
-        start = self._image.symbol(name).address | 1
+        uc.reg_write(registers.UC_ARM_REG_SP, layout.stack_top)
+        uc.reg_write(registers.UC_ARM_REG_LR, layout.return_address | 1)
+        self._bad_access = None
         try:
-            uc.emu_start(start, RETURN_ADDRESS, timeout=int(seconds * 1e6))
+            uc.emu_start(address | 1, layout.return_address, timeout=int(seconds * 1e6))
         except self._errors as error:
-            hint = "an Armv6-M core refuses every unaligned access" if self._refuses_unaligned else ""
-            raise DeployError(f"the emulated core faulted: {error}", where=self.where(), hint=hint) from error
+            raise self._fault(error) from error
         # A hook or an interrupt may end the emulation too, and that looks like success: only the return
         # address and the stack pointer of the entry show that the function came back.
-        if uc.reg_read(registers.UC_ARM_REG_PC) != RETURN_ADDRESS:
+        if uc.reg_read(registers.UC_ARM_REG_PC) != layout.return_address:
+            waits = stopping_reason(self._core, self._stop())
+            if waits is not None:
+                raise DeployError(waits[0], where=self.where(), hint=waits[1])
             raise DeployError(f"{name} did not return within {seconds:g} s", where=self.where())
-        if uc.reg_read(registers.UC_ARM_REG_SP) != STACK_TOP:
+        if uc.reg_read(registers.UC_ARM_REG_SP) != layout.stack_top:
             raise DeployError(f"{name} returned with another stack pointer", where=name)
         result = int(uc.reg_read(registers.UC_ARM_REG_R0))
         return result - (1 << 32) if result >= 1 << 31 else result
+
+    def _fault(self, error: Exception) -> DeployError:
+        reason = stopping_reason(self._core, self._stop())
+        if reason is not None:
+            return DeployError(f"the emulated core faulted: {reason[0]}", where=self.where(), hint=reason[1])
+        hint = "an Armv6-M core refuses every unaligned access" if self._refuses_unaligned else ""
+        return DeployError(f"the emulated core faulted: {error}", where=self.where(), hint=hint)
+
+    def _stop(self) -> Stop:
+        """Where the core stands now."""
+        address = int(self.uc.reg_read(self._registers.UC_ARM_REG_PC)) & ~1
+        thumb = bool(self.register("cpsr") & THUMB_BIT)
+        behind, at = self._try_read(address - 2, 2), self._try_read(address, 4)
+        return Stop(address, thumb, behind, at, self._bad_access)
+
+    def _try_read(self, address: int, size: int) -> bytes:
+        try:
+            return self.read(address, size)
+        except self._errors:
+            return b""
+
+    def _remember_access(
+        self, _uc: Any, kind: int, address: int, _size: int, _value: int, unicorn: Any
+    ) -> bool:
+        fetches = (unicorn.UC_MEM_FETCH_UNMAPPED, unicorn.UC_MEM_FETCH_PROT)
+        writes = (unicorn.UC_MEM_WRITE_UNMAPPED, unicorn.UC_MEM_WRITE_PROT)
+        protected = kind in (unicorn.UC_MEM_WRITE_PROT, unicorn.UC_MEM_READ_PROT, unicorn.UC_MEM_FETCH_PROT)
+        what: Any = "fetch" if kind in fetches else "write" if kind in writes else "read"
+        self._bad_access = BadAccess(what, address, protected)
+        return False
 
     def where(self) -> str:
         """The function and offset that the program counter stands at."""
@@ -141,6 +215,10 @@ class Cpu:
         """Address of the emulator's C function that reads a register."""
         return ctypes.cast(self._native()[0].uc_reg_read, ctypes.c_void_p).value or 0
 
+    def native_stop(self) -> int:
+        """Address of the emulator's C function that ends a run from within a hook."""
+        return ctypes.cast(self._native()[0].uc_emu_stop, ctypes.c_void_p).value or 0
+
     def register_id(self, name: str) -> int:
         """The emulator's number of a core register, named as for ``register``."""
         return int(getattr(self._registers, f"UC_ARM_REG_{_ALIASES.get(name, name).upper()}"))
@@ -162,22 +240,28 @@ class Cpu:
         except (AttributeError, MissingExtraError) as error:
             raise DeployError("the emulator has no library to call", where="unicorn") from error
 
-    def _load(self, unicorn: Any, buffer_bytes: int) -> None:
+    def _load(self, unicorn: Any) -> None:
         readable, writable = unicorn.UC_PROT_READ, unicorn.UC_PROT_READ | unicorn.UC_PROT_WRITE
+        layout = self.layout
         pages: dict[int, int] = {}
         for segment in self._image.segments:
-            protection = writable if segment.writable else readable | unicorn.UC_PROT_EXEC
+            protection = writable if segment.writable else readable
+            if segment.executable or not segment.writable:
+                protection |= unicorn.UC_PROT_EXEC
             last = segment.address + segment.size + (_PAGE if segment.writable else 0)
             for page in range(segment.address // _PAGE, -(-last // _PAGE)):
                 pages[page] = pages.get(page, 0) | protection
+        stack = (layout.stack_bottom, layout.stack_bytes)
+        for start, size in (*layout.rooms, stack):
+            for page in range(start // _PAGE, -(-(start + size) // _PAGE)):
+                pages[page] = pages.get(page, 0) | writable
+        page = layout.return_address // _PAGE
+        pages[page] = pages.get(page, 0) | readable | unicorn.UC_PROT_EXEC
         for first, count, protection in _runs(pages):
             self.uc.mem_map(first * _PAGE, count * _PAGE, protection)
         for segment in self._image.segments:
             if segment.data:
                 self.uc.mem_write(segment.address, segment.data)
-        self.uc.mem_map(RETURN_ADDRESS, _PAGE, readable | unicorn.UC_PROT_EXEC)
-        self.uc.mem_map(BUFFERS_ADDRESS, -(-max(buffer_bytes, 1) // _PAGE) * _PAGE, writable)
-        self.uc.mem_map(STACK_BOTTOM, STACK_BYTES, writable)
 
 
 _ALIASES = {"sb": "r9", "sl": "r10", "fp": "r11", "ip": "r12"}

@@ -13,6 +13,7 @@ from tinydeploy.emulate.toolchain import load_extra
 from tinydeploy.errors import DeployError
 
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
+_PF_X, _PF_W = 1, 2
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,19 @@ class Section:
 
 @dataclass(frozen=True)
 class Segment:
-    """Bytes that the loader puts at ``address``; ``size`` may go past ``data``, with zeros."""
+    """Bytes that the loader puts at ``address``; ``size`` may go past ``data``, with zeros.
+
+    Attributes:
+        executable: whether code may run there although it is writable; what is not writable always may.
+        stored_at: where start-up code finds the bytes; not ``address`` for what it copies to RAM.
+    """
 
     address: int
     data: bytes
     size: int
     writable: bool
+    executable: bool = False
+    stored_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -159,8 +167,10 @@ def read_image(path: Path) -> Image:
 def _read_segments(elf: Any) -> Iterator[Segment]:
     for segment in elf.iter_segments(type="PT_LOAD"):
         if segment["p_memsz"]:
-            writable = bool(segment["p_flags"] & 2)
-            yield Segment(segment["p_vaddr"], bytes(segment.data()), segment["p_memsz"], writable)
+            flags, data = segment["p_flags"], bytes(segment.data())
+            writable, executable = bool(flags & _PF_W), bool(flags & _PF_X)
+            address, size = segment["p_vaddr"], segment["p_memsz"]
+            yield Segment(address, data, size, writable, executable, segment["p_paddr"])
 
 
 def _read_sections(elf: Any) -> Iterator[Section]:

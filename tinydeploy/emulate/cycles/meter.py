@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from tinydeploy.emulate.build import Firmware
 from tinydeploy.emulate.cpu import Cpu
-from tinydeploy.emulate.cycles.loads import ALWAYS, find_loads
+from tinydeploy.emulate.cycles.loads import ALWAYS, Load, find_loads
 from tinydeploy.emulate.cycles.model import Cycles, cycles_of
-from tinydeploy.emulate.cycles.trace import Trace, Way, make_plan
-from tinydeploy.emulate.cycles.tracer import make_tracer
-from tinydeploy.emulate.memory import ModelMemory, buffer_bytes
+from tinydeploy.emulate.cycles.trace import Trace, Way
+from tinydeploy.emulate.image import Image
 from tinydeploy.errors import DeployError
-from tinydeploy.targets import FlashTiming
+from tinydeploy.targets import Core, FlashTiming
 
 _DISTURBED = "under the hooks that see the flash the run was another than without, so there is no figure"
 
@@ -46,67 +44,59 @@ class CycleCount:
         return None if self.per_function is None else sum(self.per_function.values(), Cycles())
 
 
-Call = Callable[[ModelMemory, Sequence[bytes]], Outcome]
+Traced = tuple[Trace, Outcome]
+Again = Callable[[Way, tuple[Load, ...]], Traced]
 
 
 def count_cycles(
-    firmware: Firmware,
+    core: Core,
+    image: Image,
     flash: FlashTiming | None,
-    inputs: Sequence[bytes],
-    counted: tuple[Trace, Outcome],
-    call: Call,
+    counted: Traced,
+    again: Again,
+    *,
+    code: Image | None = None,
 ) -> CycleCount:
-    """Cycles of one call of ``NAME_run``.
+    """Cycles of one call.
 
     Args:
         flash: of the board; None leaves out what the flash adds.
-        counted: blocks and outcome of the same run with no hook but that on blocks.
-        call: runs the model on a core of its own that it is given, as the counted run was.
+        counted: blocks and outcome of the call with no hook but that on blocks.
+        again: does the same call on a core of its own, with the flash's caches simulated, and its reads seen
+            in the way that it is given.
+        code: the part of the image that can run; all of it where it is left out.
 
     Raises:
         DeployError: the code faulted or did not come back.
     """
-    core = firmware.core
     if core.timing is None:
         return CycleCount(None, (f"there is no table of timings for the core {core.name}",))
     v8 = core.architecture == "armv8-m.main"
     trace = counted[0]
     notes: tuple[str, ...] = ()
     if flash is not None:
-        found = _trace_flash(firmware, flash, inputs, counted, call, v8)
+        found = _trace_flash(code or image, counted, again, v8)
         if found is None:
             return CycleCount(None, (_DISTURBED,))
         trace = found
     else:
         notes = ("waits for the flash are not in the cycles",)
-    reader = Cpu(core, firmware.image, 0)
+    reader = Cpu(core, image, 0)
     try:
         return CycleCount(cycles_of(trace, core.timing, flash, reader.read, v8=v8), notes)
     except DeployError as error:
         return CycleCount(None, (str(error),))
 
 
-def _trace_flash(
-    firmware: Firmware,
-    flash: FlashTiming,
-    inputs: Sequence[bytes],
-    counted: tuple[Trace, Outcome],
-    call: Call,
-    v8: bool,
-) -> Trace | None:
+def _trace_flash(image: Image, counted: Traced, again: Again, v8: bool) -> Trace | None:
     """The run with its caches, or None where no way of seeing the reads leaves the run as it is."""
-    image = firmware.image
     loads = find_loads(image, v8=v8)
     # The hook on reads is known to disturb conditional loads; what else it may disturb, the comparison shows.
     ways: tuple[Way, ...] = ("reads", "addresses")
     if any(load.condition != ALWAYS for load in loads):
         ways = ("addresses", "reads")
     for way in ways:
-        memory = ModelMemory(firmware, Cpu(firmware.core, image, buffer_bytes(firmware.abi)))
-        tracer = make_tracer(memory.cpu, make_plan(image, firmware.abi.name, flash), way, loads)
-        memory.places("arena", 0)  # asks the model, which must not count
-        tracer.start()
-        outcome, trace = call(memory, inputs), tracer.trace()
+        trace, outcome = again(way, loads)
         if outcome == counted[1] and trace.blocks == counted[0].blocks:
             return trace
     return None
