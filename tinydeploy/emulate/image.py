@@ -218,6 +218,8 @@ def _read_code(elf: Any, marks: Marks) -> Iterator[CodeRange]:
         base = section["sh_addr"]
         # The later of two marks at one place holds: the earlier one belonged to an empty piece.
         bounds = dict(sorted(marks.get(index, []), key=lambda mark: mark[0]))
+        # Without marks nobody can tell code from constants; what runs there on an M-profile core is Thumb.
+        bounds = bounds or {base: "$t"}
         starts = sorted(bounds)
         data = bytes(section.data())
         for start, end in zip(starts, [*starts[1:], base + size], strict=True):
