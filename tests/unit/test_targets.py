@@ -350,7 +350,7 @@ class TestTiming:
 
     def test_cores_with_timings(self) -> None:
         timed = {t.name for t in list_targets() if t.kind == "core" and t.core.timing is not None}
-        assert timed == {"cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4"}
+        assert timed == {"cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m7"}
 
     def test_only_a_core_with_an_fpu_has_timings_of_it(self) -> None:
         m3, m4 = load_target("cortex-m3").core.timing, load_target("cortex-m4").core.timing

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from tinydeploy.emulate.cpu import Cpu
 from tinydeploy.emulate.cycles.loads import ALWAYS, Load, find_loads
@@ -12,6 +12,7 @@ from tinydeploy.emulate.cycles.trace import Trace, Way
 from tinydeploy.emulate.image import Image
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import Core, FlashTiming
+from tinydeploy.timing import CoreTiming
 
 _DISTURBED = "under the hooks that see the flash the run was another than without, so there is no figure"
 
@@ -83,7 +84,10 @@ def count_cycles(
         notes = ("waits for the flash are not in the cycles",)
     reader = Cpu(core, image, 0)
     try:
-        return CycleCount(cycles_of(trace, core.timing, flash, reader.read, v8=v8), notes)
+        costs = cycles_of(trace, core.timing, flash, reader.read, v8=v8)
+        if core.timing.pairs is not None:
+            notes = (*notes, *_pairs_notes(trace, core.timing, flash, reader, v8=v8))
+        return CycleCount(costs, notes)
     except DeployError as error:
         return CycleCount(None, (str(error),))
 
@@ -100,3 +104,11 @@ def _trace_flash(image: Image, counted: Traced, again: Again, v8: bool) -> Trace
         if outcome == counted[1] and trace.blocks == counted[0].blocks:
             return trace
     return None
+
+
+def _pairs_notes(
+    trace: Trace, timing: CoreTiming, flash: FlashTiming | None, reader: Cpu, *, v8: bool
+) -> Iterator[str]:
+    """How far the pairing of instructions can be off, at the most."""
+    single = sum(cycles_of(trace, replace(timing, pairs=None), flash, reader.read, v8=v8).values(), Cycles())
+    yield f"two instructions at a time are modelled; one at a time would take {single.total:,} cycles"
