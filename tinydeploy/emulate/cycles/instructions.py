@@ -129,7 +129,7 @@ def _instruction(insn: Any) -> Instruction:
     if kind == "load" and leaves != "branch":
         writes = frozenset((insn.reg_name(insn.operands[0].reg),))
         moves -= writes
-    conditional = name in ("cbz", "cbnz") or (insn.cc not in _ALWAYS and name != "it")
+    predicated = insn.cc not in _ALWAYS and name != "it"
     late = _late(insn, name, kind)
     shifted, early = _shifter(insn, name)
     return Instruction(
@@ -139,8 +139,8 @@ def _instruction(insn: Any) -> Instruction:
         address_from=sources,
         register_offset=offset,
         exit=leaves,
-        conditional=conditional,
-        reads=_parts(reads | late | ({"cpsr"} if insn.cc not in _ALWAYS else set())),
+        conditional=predicated or name in ("cbz", "cbnz"),
+        reads=_parts(reads | late | ({"cpsr"} if predicated else set())),
         moves=moves,
         early=early,
         late=late,
