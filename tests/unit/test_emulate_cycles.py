@@ -31,6 +31,7 @@ COMMON = {
     "far_address": "adds r0, #4; nop; ldr r3, [r0]; bx lr",
     "stores": "str r3, [r0]; movs r2, #4; nop; str r3, [r0, r2]; bx lr",
     "multiple": "ldmia r0!, {r2, r3}; push {r4, lr}; pop {r4, pc}",
+    "stored_multiple": "stmia r0!, {r2, r3}; bx lr",
     "loop": "movs r2, #5\n1: subs r2, #1\n bne 1b\n bx lr",
     "jump": "b 1f\n nop\n1: bx lr",
     "next": "b 1f\n1: bx lr",
@@ -63,6 +64,7 @@ M4 = {
     "far_address": (1 + 1 + 2 + 1, 2),
     "stores": (1 + 1 + 1 + 2 + 1, 2),
     "multiple": (3 + 3 + 3, 2),
+    "stored_multiple": (3 + 1, 2),
     "loop": (1 + 5 * 2 + 1, 4 * 2 + 2),
     "jump": (1 + 1, 2 + 2),
     "next": (1 + 1, 2 + 2),
@@ -103,6 +105,7 @@ M0PLUS = {
     "far_address": (1 + 1 + 2 + 1, 1),
     "stores": (2 + 1 + 1 + 2 + 1, 1),
     "multiple": (3 + 3 + 3, 2),
+    "stored_multiple": (3 + 1, 1),
     "loop": (1 + 5 * 2 + 1, 4 * 1 + 1),
     "jump": (1 + 1, 1 + 1),
     "next": (1 + 1, 1 + 1),
@@ -131,6 +134,7 @@ M7 = {
     "far_address": (3, 0),  # (adds nop), wait, (ldr bx)
     "stores": (3, 0),  # (str movs), nop, (str bx)
     "multiple": (3 + 3 + 3, 4),
+    "stored_multiple": (3 + 1, 0),
     "loop": (3 + 4 * 2 + 1, 4),  # movs, subs, bne; (subs, bne) 4 times, the last of them mispredicted
     "jump": (1 + 1, 0),
     "next": (1 + 1, 0),
@@ -189,19 +193,24 @@ def test_the_count_is_that_by_hand(counted: dict[str, dict[str, Cycles]], core: 
 
 
 FLOAT = "vadd.f32 s0, s1, s2; vfma.f32 s0, s1, s2; vdiv.f32 s0, s1, s2; vldr s3, [r0]; vldr s4, [r0, #4]; "
-FLOAT += "vstr s3, [r0]; vldr d4, [r0]; vpush {s4-s7}; bx lr"
+FLOAT += "vstr s3, [r0]; vldr d4, [r0]; vpush {s4-s7}; vpop {s4-s7}; bx lr"
+FLOATS = {
+    "cortex-m4": (1 + 3 + 14 + 2 + 1 + 1 + 3 + 5 + 5 + 1, 2),
+    "cortex-m33": (1 + 3 + 14 + 1 + 1 + 1 + 2 + 5 + 5 + 1, 2),
+    # vadd and its latency of 3, vfma, vdiv, (vldr vldr), vstr, vldr of two, vpush, vpop, bx
+    "cortex-m7": (3 + 1 + 16 + 1 + 1 + 1 + 5 + 5 + 1, 0),
+}
 
 
-def test_floating_point_by_hand(tmp_path: Path) -> None:
-    firmware = kernel_firmware(tmp_path, {"float": ".fpu fpv4-sp-d16;" + FLOAT}, "cortex-m4")
-    symbol, timing = firmware.image.symbol("odd_01_float"), CORES["cortex-m4"].timing
-    piece = next(p for p in firmware.image.code if p.address <= symbol.address < p.address + len(p.data))
-    start = symbol.address - piece.address
-    code = piece.data[start : start + symbol.size]
-    assert timing is not None
-    cost = block_cost(tuple(instructions_of(disassembler(v8=False), code, symbol.address)), timing)
-    assert (cost.issue, cost.taken, cost.always_taken) == (1 + 3 + 14 + 2 + 1 + 1 + 3 + 5 + 1, 2, True)
-    assert not cost.unknown
+@pytest.mark.parametrize("core", FLOATS)
+def test_floating_point_by_hand(core: str, tmp_path: Path) -> None:
+    firmware = kernel_firmware(tmp_path, {"float": FLOAT}, core)
+    run = Machine(firmware).run([SIXTEEN], count=True, cycles=True)
+    assert run.faults == ()
+    assert run.cycles is not None
+    assert run.cycles.per_function is not None
+    issue, branches = FLOATS[core]
+    assert run.cycles.per_function["odd_01_float"] == Cycles(issue=issue, branches=branches)
 
 
 def test_what_the_disassembler_does_not_know_has_no_cost() -> None:

@@ -19,8 +19,8 @@ _MULTIPLIES = (
     "multiply_accumulate_long",
     "multiply_dual",
 )
-_FLOATS = ("float_alu", "float_multiply_add", "float_divide")
-_ALONE = ("divide", "double", "multiple", "special", "unknown")
+_FLOATS = ("float_alu", "float_multiply_add")
+_ALONE = ("divide", "double", "multiple", "special", "float_divide", "unknown")
 
 
 @dataclass
@@ -95,7 +95,7 @@ def _busy(instruction: Instruction, timing: CoreTiming) -> int:
         return timing.multiple_base + timing.multiple_word * instruction.words
     if instruction.kind in ("divide", "double", "special"):
         return int(getattr(timing, instruction.kind))
-    return 1
+    return timing.float_divide or 1 if instruction.kind == "float_divide" else 1
 
 
 def _results(instruction: Instruction, pairs: PairTiming) -> Iterator[tuple[str, int]]:
