@@ -9,7 +9,15 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tinydeploy import calibration, compression, difference, evaluation, profiling, verification
+from tinydeploy import (
+    calibration,
+    compression,
+    difference,
+    evaluation,
+    firmware_profile,
+    profiling,
+    verification,
+)
 from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.backends.onnx import write_onnx
@@ -22,6 +30,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
+from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
@@ -41,6 +50,8 @@ __all__ = [
     "DoesNotFitError",
     "Evaluation",
     "Export",
+    "FirmwareCall",
+    "FirmwareProfile",
     "Fit",
     "Model",
     "Profile",
@@ -52,6 +63,7 @@ __all__ = [
     "export_c",
     "load_model",
     "profile",
+    "profile_firmware",
     "verify",
 ]
 
@@ -182,6 +194,25 @@ def calibrate(
     text = calibration.board_toml(calibration.calibrated(where.board, fit, name))
     write_files({Path(output).name: text.encode()}, Path(output).parent)
     return fit
+
+
+def profile_firmware(
+    path: str | os.PathLike[str],
+    targets: Sequence[str],
+    call: FirmwareCall,
+    *,
+    progress: Progress = silent,
+) -> FirmwareProfile:
+    """What one call of a function costs in a linked Arm ELF file, for the core of each target.
+
+    Raises:
+        DeployError: the file, a symbol, an argument or an input is wrong, or the code cannot be run.
+        MissingExtraError: the extra `emulate` is not installed.
+    """
+    found = [load_target(target) for target in targets]
+    if not found:
+        raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
+    return firmware_profile.profile_firmware(Path(path), found, call, progress=progress)
 
 
 def evaluate(

@@ -24,6 +24,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *(
+                "firmware_profile",
                 "latency",
                 "energy",
                 "calibration",
