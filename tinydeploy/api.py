@@ -22,13 +22,14 @@ from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
+from tinydeploy.finetune.options import Precision
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
 from tinydeploy.model import Model, load_model
 from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
-from tinydeploy.prune.select import SelectOptions
+from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
 from tinydeploy.report.sensitivity import sensitivity_svg
 from tinydeploy.target_cost import target_cost
@@ -239,7 +240,7 @@ def compress(
     prune: str | None = None,
     prune_divisor: int = 4,
     prune_steps: int = 1,
-    prune_scope: Literal["global", "layer"] | None = None,
+    prune_scope: Scope | None = None,
     prune_layers: Mapping[str, float] | None = None,
     cost_aware: bool = False,
     importance: str = "l2",
@@ -247,11 +248,14 @@ def compress(
     calibration: str = "minmax",
     calibration_samples: int = 500,
     finetune_epochs: int = 0,
+    warmup_epochs: int = 0,
     qat_epochs: int = 0,
     learning_rate: float = 3e-3,
     batch_size: int = 64,
     loss: str = "auto",
     augment: str | None = None,
+    batch_norm: bool = True,
+    precision: Precision = "float32",
     qat_ranges: Literal["running", "learned"] = "running",
     distill: bool = False,
     distill_weight: float = 0.5,
@@ -298,6 +302,7 @@ def compress(
         calibration=calibration,
         calibration_samples=calibration_samples,
         finetune_epochs=finetune_epochs,
+        warmup_epochs=warmup_epochs,
         qat_epochs=qat_epochs,
         train=TrainOptions(
             learning_rate=learning_rate,
@@ -305,6 +310,8 @@ def compress(
             seed=seed,
             loss=loss,
             augment=augment,
+            batch_norm=batch_norm,
+            precision=precision,
             distill_weight=distill_weight,
             temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),

@@ -34,6 +34,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "model",
                 "pruning",
                 "compression",
+                "training",
                 "target_cost",
             ),
             "report",
