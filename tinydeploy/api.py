@@ -30,6 +30,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
+from tinydeploy.finetune.options import Precision
 from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
@@ -37,7 +38,7 @@ from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
 from tinydeploy.model import Model, load_model
 from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
-from tinydeploy.prune.select import SelectOptions
+from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
 from tinydeploy.report.sensitivity import sensitivity_svg
 from tinydeploy.target_cost import target_cost
@@ -270,7 +271,7 @@ def compress(
     prune: str | None = None,
     prune_divisor: int = 4,
     prune_steps: int = 1,
-    prune_scope: Literal["global", "layer"] | None = None,
+    prune_scope: Scope | None = None,
     prune_layers: Mapping[str, float] | None = None,
     cost_aware: bool = False,
     importance: str = "l2",
@@ -278,11 +279,14 @@ def compress(
     calibration: str = "minmax",
     calibration_samples: int = 500,
     finetune_epochs: int = 0,
+    warmup_epochs: int = 0,
     qat_epochs: int = 0,
     learning_rate: float = 3e-3,
     batch_size: int = 64,
     loss: str = "auto",
     augment: str | None = None,
+    batch_norm: bool = True,
+    precision: Precision = "float32",
     qat_ranges: Literal["running", "learned"] = "running",
     distill: bool = False,
     distill_weight: float = 0.5,
@@ -329,6 +333,7 @@ def compress(
         calibration=calibration,
         calibration_samples=calibration_samples,
         finetune_epochs=finetune_epochs,
+        warmup_epochs=warmup_epochs,
         qat_epochs=qat_epochs,
         train=TrainOptions(
             learning_rate=learning_rate,
@@ -336,6 +341,8 @@ def compress(
             seed=seed,
             loss=loss,
             augment=augment,
+            batch_norm=batch_norm,
+            precision=precision,
             distill_weight=distill_weight,
             temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),

@@ -12,6 +12,7 @@ from tinydeploy.data import read_dataset
 from tinydeploy.emulate.firmware import Linked, entry_symbol, on_board, read_firmware
 from tinydeploy.emulate.firmware_run import Call, FirmwareRun, FunctionCost, run_firmware
 from tinydeploy.emulate.image import Image, Symbol
+from tinydeploy.energy import energy_json, energy_of
 from tinydeploy.errors import DeployError
 from tinydeploy.latency import Latency, latency_of
 from tinydeploy.measure import Progress, silent
@@ -71,7 +72,7 @@ class FirmwareTarget:
             "instructions": self.run.instructions,
             "result": self.run.result,
             **self.latency.to_json(),
-            "energy_uj": None,
+            **energy_json(energy_of(self.latency.cycles, self.target.board)),
             "source": "emulated",
         }
 

@@ -35,6 +35,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "model",
                 "pruning",
                 "compression",
+                "training",
                 "target_cost",
             ),
             "report",

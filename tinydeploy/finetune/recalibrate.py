@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinydeploy.trainable.normalization import Statistics
 
 
-class Recalibration:
+class StatisticsKeeper:
     """The statistics of a graph, to be given back to the smaller ones made from it.
 
     Args:
