@@ -24,8 +24,10 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *(
+                "firmware_profile",
                 "latency",
                 "energy",
+                "calibration",
                 "measure",
                 "verification",
                 "profiling",
