@@ -28,6 +28,7 @@ from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.prune.select import SelectOptions
 from tinydeploy.pruning import PruneOptions
 from tinydeploy.targets import Target, load_target
+from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
 __all__ = [
@@ -119,9 +120,16 @@ def profile(
     name: str | None = None,
     optimize: str = "latency",
     compiler: str | None = None,
+    max_flash: int | None = None,
+    max_ram: int | None = None,
+    max_latency_ms: float | None = None,
     progress: Progress = silent,
 ) -> Profile:
-    """Builds and runs a model on each target.
+    """Builds and runs a model on each target, and looks for what would make it fit where it does not.
+
+    Args:
+        max_flash, max_ram, max_latency_ms: bytes and milliseconds that are allowed on every target, on top
+            of what its board has.
 
     Raises:
         DeployError: an unknown target, a failed build, or code that does not come back.
@@ -134,7 +142,8 @@ def profile(
         jobs.append((job, found))
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
-    return profiling.profile(jobs, model.path, progress=progress)
+    limits = Limits(max_flash, max_ram, max_latency_ms)
+    return profiling.profile(jobs, model.path, limits, progress=progress)
 
 
 def evaluate(

@@ -24,7 +24,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *("latency", "measure", "verification", "profiling", "export", "model", "pruning", "compression"),
-            "report",
+            *("placement", "verdict", "advice", "report"),
         }
     ),
     frozenset({"api"}),

@@ -25,6 +25,13 @@ from tinydeploy.cli.options import (
 @name_option
 @optimize_option
 @compiler_option
+@click.option("--max-flash", type=click.IntRange(min=1), help="Bytes; more is exit 1, also on a core.")
+@click.option("--max-ram", type=click.IntRange(min=1), help="Bytes; more is exit 1, also on a core.")
+@click.option(
+    "--max-latency-ms",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Milliseconds of one inference; more is exit 1. For boards whose cycles are modelled.",
+)
 @json_option
 def profile_command(
     model: str,
@@ -33,16 +40,22 @@ def profile_command(
     name: str | None,
     optimize: str,
     compiler: str | None,
+    max_flash: int | None,
+    max_ram: int | None,
+    max_latency_ms: float | None,
     as_json: bool,
 ) -> None:
     """Shows what MODEL costs on each target, and whether it fits.
 
-    MACs, parameters, flash and RAM of the linked firmware, and executed instructions a layer, counted on an
-    emulated core with one seeded sample. Exit code 1 where a named board is too small.
+    MACs, parameters, flash and RAM of the linked firmware, executed instructions and modelled cycles a layer,
+    counted on an emulated core with one seeded sample, and the same with the weights in RAM. Where it does
+    not fit, the cheapest changes that make it fit, each one built and run. Exit code 1 where a named board
+    is too small or a limit is exceeded.
 
     \b
     Example:
       tinydeploy profile kws.tflite --target nucleo-l4r5zi,raspberry-pi-pico
+      tinydeploy profile kws.tflite --target nucleo-l4r5zi --max-ram 12000 --max-latency-ms 50
     """
     from tinydeploy import api
     from tinydeploy.cli.progress import progress_bar
@@ -56,6 +69,9 @@ def profile_command(
             name=name,
             optimize=optimize,
             compiler=compiler,
+            max_flash=max_flash,
+            max_ram=max_ram,
+            max_latency_ms=max_latency_ms,
             progress=progress,
         )
     if as_json:
