@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,7 +16,12 @@ from tinydeploy.cli.options import (
     name_option,
     optimize_option,
     print_json,
+    warn,
 )
+
+if TYPE_CHECKING:
+    from tinydeploy.model import Model
+    from tinydeploy.profiling import Profile
 
 # ruff: noqa: PLC0415  (heavy imports wait until the command runs)
 
@@ -32,6 +39,12 @@ from tinydeploy.cli.options import (
     type=click.FloatRange(min=0, min_open=True),
     help="Milliseconds of one inference; more is exit 1. For boards whose cycles are modelled.",
 )
+@click.option("--html", type=click.Path(dir_okay=False), help="Also write the report as one page of HTML.")
+@click.option(
+    "--compress-report",
+    type=click.Path(dir_okay=False),
+    help="The report.json of `compress`, for the page; by default the one beside MODEL.",
+)
 @json_option
 def profile_command(
     model: str,
@@ -43,6 +56,8 @@ def profile_command(
     max_flash: int | None,
     max_ram: int | None,
     max_latency_ms: float | None,
+    html: str | None,
+    compress_report: str | None,
     as_json: bool,
 ) -> None:
     """Shows what MODEL costs on each target, and whether it fits.
@@ -56,15 +71,17 @@ def profile_command(
     Example:
       tinydeploy profile kws.tflite --target nucleo-l4r5zi,raspberry-pi-pico
       tinydeploy profile kws.tflite --target nucleo-l4r5zi --max-ram 12000 --max-latency-ms 50
+      tinydeploy profile out/model.tflite --target nucleo-l4r5zi --html report.html
     """
     from tinydeploy import api
     from tinydeploy.cli.progress import progress_bar
     from tinydeploy.report.tables import print_report, profile_report
 
+    loaded = api.load_model(model, weights)
     names = [t.strip() for t in targets.split(",") if t.strip()]
     with progress_bar() as progress:
         result = api.profile(
-            api.load_model(model, weights),
+            loaded,
             names,
             name=name,
             optimize=optimize,
@@ -74,9 +91,23 @@ def profile_command(
             max_latency_ms=max_latency_ms,
             progress=progress,
         )
+    if html is not None:
+        _write_page(result, loaded, html, compress_report)
     if as_json:
         print_json(result.to_json())
     else:
         print_report(profile_report(result))
     if not result.all_fit:
         sys.exit(1)
+
+
+def _write_page(result: Profile, model: Model, html: str, compress_report: str | None) -> None:
+    from tinydeploy.report.page import html_report, write_page
+    from tinydeploy.report.page.accuracy import find_accuracy, read_accuracy
+
+    if compress_report is None:
+        accuracy, note = find_accuracy(model.path, result.macs, result.params)
+        warn([note] if note else [], "note")
+    else:
+        accuracy = read_accuracy(Path(compress_report), result.macs, result.params)
+    write_page(html_report(result, sha256=model.sha256, accuracy=accuracy), Path(html))
