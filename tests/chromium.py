@@ -1,4 +1,4 @@
-"""A headless Chromium, driven over its pipe: pages, what they asked of the network, and what they complained of."""
+"""A headless Chromium, driven over its pipe: pages, what they ask of the network, what they complain of."""
 
 from __future__ import annotations
 
@@ -35,26 +35,22 @@ class Browser:
     """
 
     def __init__(self, command: list[str]) -> None:
-        self._to_browser, mine = os.pipe()
-        theirs, self._from_browser = os.pipe()
         self.complaints: list[str] = []
         self.requests: list[str] = []
         self._buffer, self._count = b"", 0
         self._replies: dict[int, dict[str, Any]] = {}
-        self._write, self._read = mine, theirs
-
-        def pipes() -> None:
-            # The protocol is on descriptors 3 and 4; both may be among those that are taken.
-            inbound, outbound = os.dup(self._to_browser), os.dup(self._from_browser)
-            high = (os.dup(inbound), os.dup(outbound))
-            os.dup2(high[0], 3)
-            os.dup2(high[1], 4)
-
-        self._process = subprocess.Popen(  # noqa: S603
-            command, preexec_fn=pipes, close_fds=False, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        theirs_in, self._write = os.pipe()
+        self._read, theirs_out = os.pipe()
+        # The protocol is on descriptors 3 and 4, which only a shell can put there.
+        script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
+        self._process = subprocess.Popen(
+            ["bash", "-c", script, "browser", *command],
+            pass_fds=(theirs_in, theirs_out),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
         )
-        os.close(self._to_browser)
-        os.close(self._from_browser)
+        os.close(theirs_in)
+        os.close(theirs_out)
         target = self.send("Target.createTarget", url="about:blank")["targetId"]
         self._session = self.send("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
@@ -141,9 +137,9 @@ class Browser:
             self.requests.append(parameters["request"]["url"])
         elif method == "Runtime.exceptionThrown":
             self.complaints.append(str(parameters["exceptionDetails"]))
-        elif (method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert")) or (
-            method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning")
-        ):
+        elif (
+            method == "Runtime.consoleAPICalled" and parameters["type"] in ("error", "warning", "assert")
+        ) or (method == "Log.entryAdded" and parameters["entry"]["level"] in ("error", "warning")):
             self.complaints.append(str(parameters))
 
 

@@ -167,15 +167,16 @@ def _advice(cut: Cut, before: Measurement, found: Verdict, after: Verdict, trial
         Width(_layer_names(group, before), len(group.channels), keep) for group, keep in cut.widths
     )
     if len(widths) <= 2:
-        what = " and ".join(
-            f"the channels of {', '.join(w.layers)} from {w.before} to {w.after}"
-            f" ({1 - w.after / w.before:.0%})"
-            for w in widths
-        )
+        what = " and ".join(_width_text(w) for w in widths)
     else:
-        what = f"{cut.share:.0%} of all prunable channels, in {len(widths)} groups"
-    text = f"prune {what}: {effect_text(found, after)}; {left:.0%} of the MACs stay, train again"
+        what = f"{100 * cut.share:.0f} % of all prunable channels, in {len(widths)} groups"
+    text = f"prune {what}: {effect_text(found, after)}; {100 * left:.0f} % of the MACs stay, train again"
     return Advice("prune", True, text, _command(trial, found, left), after, left, widths)
+
+
+def _width_text(w: Width) -> str:
+    layers = f"layer{'s' if len(w.layers) > 1 else ''} {' and '.join(w.layers)}"
+    return f"{layers} from {w.before} to {w.after} channels ({100 * (1 - w.after / w.before):.0f} %)"
 
 
 def _layer_names(group: Group, m: Measurement) -> tuple[str, ...]:

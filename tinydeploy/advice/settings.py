@@ -60,7 +60,7 @@ def _price(before: Measurement, after: Measurement) -> str:
         ("instructions", before.instructions, after.instructions),
     ):
         if old and new is not None:
-            return f"; {abs(new / old - 1):.1%} {'more' if new >= old else 'fewer'} {what}"
+            return f"; {100 * abs(new / old - 1):.1f} % {'more' if new >= old else 'fewer'} {what}"
     return ""
 
 

@@ -138,11 +138,13 @@ def _placement(t: TargetProfile) -> list[RenderableType]:
 
 def _advice(t: TargetProfile) -> list[RenderableType]:
     lines: list[RenderableType] = []
+    shown: set[str] = set()
     for entry in t.advice:
         style = "green" if entry.fits else ""
         word = "would fit" if entry.fits else "no answer" if entry.kind == "none" else "not enough"
         lines.append(_indented(f"{word}: {entry.text}", style))
-        if entry.kind == "prune":
+        if entry.kind == "prune" and entry.command not in shown:
+            shown.add(entry.command)
             lines.append(_indented(entry.command, "dim", 4))
     return lines
 

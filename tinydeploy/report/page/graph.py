@@ -15,10 +15,10 @@ from tinydeploy.report.page.view import short_name
 ROW = 44
 """Pixels of a row."""
 
-_LANE = 12
+_LANE = 14
 _LEFT = 14
 _MOST_LANES = 10
-_CURVE = 10
+_CURVE = 8
 
 
 @dataclass(frozen=True)
@@ -132,6 +132,6 @@ def _path(edge: tuple[int, int], lane: int) -> str:
         return f"M{_LEFT} {top:g}V{bottom:g}"
     x = _LEFT + _LANE * lane
     return (
-        f"M{_LEFT} {top:g}C{x} {top:g} {x} {top:g} {x} {top + _CURVE:g}"
-        f"V{bottom - _CURVE:g}C{x} {bottom:g} {x} {bottom:g} {_LEFT} {bottom:g}"
+        f"M{_LEFT} {top:g}H{x - _CURVE}Q{x} {top:g} {x} {top + _CURVE:g}"
+        f"V{bottom - _CURVE:g}Q{x} {bottom:g} {x - _CURVE} {bottom:g}H{_LEFT}"
     )

@@ -128,11 +128,13 @@ def _steps(live: Mapping[int, int], names: dict[int, str], most: int) -> Iterato
     peak = max(live, key=lambda step: live[step])
     together = -(-len(live) // most)
     every = -(-len(live) // (_TICKS * together))
-    order = list(live)
+    order, ticked = list(live), -every
     for i, start in enumerate(range(0, len(order), together)):
         few = order[start : start + together]
         step = peak if peak in few else max(few, key=lambda s: live[s])
         number = names[step].split(" ", 1)[0]
+        tick = number if number.isdigit() and i - ticked >= every else ""
+        ticked = i if tick else ticked
         yield Step(
             name=names[step],
             left=100 * start / len(order),
@@ -140,7 +142,7 @@ def _steps(live: Mapping[int, int], names: dict[int, str], most: int) -> Iterato
             live=live[step],
             height=100 * live[step] / max(live[peak], 1),
             peak=step == peak,
-            tick=number if number.isdigit() and i % every == 0 else "",
+            tick=tick,
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import math
+import re
 from importlib import resources
 from pathlib import Path
 
@@ -97,6 +98,7 @@ def _environment() -> jinja2.Environment:
         "ms": milliseconds,
         "percent": _percent,
         "kib": _kib,
+        "sentence": _sentence,
         "figures": lambda x: f"{x:.3g}",
     }
     return environment
@@ -107,6 +109,11 @@ def _percent(share: float) -> str:
     if not math.isfinite(share):
         return "–"
     return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter and a full stop, and no line break between a number and its unit."""
+    return re.sub(r"(?<=\d) (?=(%|B|ms|KiB)\b|%)", "\N{NO-BREAK SPACE}", f"{text[:1].upper()}{text[1:]}.")
 
 
 def _kib(size: float) -> str:

@@ -53,12 +53,13 @@ class Meter:
 
 @dataclass(frozen=True)
 class Part:
-    """One of the things that cycles go into."""
+    """One of the things that cycles go into; `modelled` is false where that is left out of the cycles."""
 
     key: str
     label: str
     cycles: int
     percent: float
+    modelled: bool
 
 
 @dataclass(frozen=True)
@@ -82,12 +83,22 @@ class TargetView:
     rows: tuple[LayerRow, ...]
     rest: tuple[int | None, ...]
     left_out: int
+    band: str
     energy_uj: float | None
 
     @property
     def columns(self) -> tuple[str, ...]:
         """The labels of the bars."""
         return tuple(bar.label for bar in self.rows[0].bars) if self.rows else ()
+
+    @property
+    def unlimited(self) -> tuple[tuple[str, str, int | None], ...]:
+        """Label, key and value of the memories that have no limit."""
+        m = self.profile.measurement
+        flash = None if m.sizes is None else m.sizes.flash
+        all_of = (("Flash", "flash_bytes", flash), ("RAM", "ram_bytes", m.ram_bytes))
+        limited = {meter.key for meter in self.meters}
+        return tuple(entry for entry in all_of if entry[1] not in limited)
 
     @property
     def advice(self) -> tuple[Advice, ...]:
@@ -112,7 +123,7 @@ def short_name(name: str) -> str:
 
 def _target_view(index: int, t: TargetProfile, most: int) -> TargetView:
     board = t.target.board
-    clock = "" if board is None else f"{board.clock_mhz:g} MHz"
+    clock = "" if board is None else f"{board.clock_mhz:g}\N{NO-BREAK SPACE}MHz"
     about = [t.target.core.title] if board is None else [board.chip, t.target.core.title, clock]
     energy = t.to_json()["energy_uj"]
     rows = _layer_rows(t.layers)
@@ -124,10 +135,12 @@ def _target_view(index: int, t: TargetProfile, most: int) -> TargetView:
         about=" · ".join(about),
         state={True: "fits", False: "over", None: "core"}[t.fits],
         meters=tuple(_meter(need, t) for need in t.verdict.needs),
-        parts=_parts(t.measurement.latency.parts),
+        parts=_parts(t.measurement.latency.parts, board is not None and board.flash is not None),
         rows=tuple(sorted(kept, key=lambda r: r.number)),
         rest=_rest(t),
         left_out=len(rows) - len(kept),
+        # Alone in a sentence the band needs no brackets.
+        band=band[1:-1] if (band := t.measurement.latency.band).startswith("(") else band,
         energy_uj=energy if isinstance(energy, float | int) else None,
     )
 
@@ -192,7 +205,7 @@ def _meter(need: Need, t: TargetProfile) -> Meter:
     return Meter(need, key, label, allowed, percent)
 
 
-def _parts(parts: Cycles | None) -> tuple[Part, ...]:
+def _parts(parts: Cycles | None, has_flash: bool) -> tuple[Part, ...]:
     if parts is None or not parts.total:
         return ()
     labels = {
@@ -202,6 +215,12 @@ def _parts(parts: Cycles | None) -> tuple[Part, ...]:
         "flash_read": "Waits for constants in flash",
     }
     return tuple(
-        Part(key, label, getattr(parts, key), 100 * getattr(parts, key) / parts.total)
+        Part(
+            key,
+            label,
+            getattr(parts, key),
+            100 * getattr(parts, key) / parts.total,
+            has_flash or not key.startswith("flash"),
+        )
         for key, label in labels.items()
     )
