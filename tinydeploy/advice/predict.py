@@ -18,9 +18,9 @@ from tinydeploy.verdict import Need, Resource, Verdict
 class Predictor:
     """Needs of graphs with the layers of a measured one and fewer channels.
 
-    The arena comes from the plan and the weights from the constants, both exact; code and stack are taken to
-    stay as they were measured, and a layer's cycles to shrink with its multiply-accumulates. A build shows
-    how far that holds, and `extra` takes up what it showed.
+    The arena comes from the plan and the weights from the constants, both exact but for padding; code and
+    stack are taken to stay as they were measured, and a layer's cycles to shrink with its
+    multiply-accumulates. A build shows how far that holds, and `extra` takes up what it showed.
 
     Attributes:
         before: the measurement of the whole graph, with `trial`'s setting.

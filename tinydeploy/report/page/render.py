@@ -24,6 +24,7 @@ from tinydeploy.report.page.view import target_views
 MOST_BYTES = 1_000_000
 """A page is smaller than this."""
 
+_MOST_TARGETS = 200
 _ROOM = (400, 150, 50, 8)
 """Rows of a table or picture, tried in turn until the page keeps its size."""
 
@@ -38,9 +39,11 @@ def html_report(profile: Profile, *, sha256: str, accuracy: Accuracy | None = No
     Raises:
         DeployError: there are more targets than a page of MOST_BYTES holds.
     """
+    # The smallest that can be said of a target takes far more than this share of a page.
+    rooms = _ROOM if len(profile.targets) <= _MOST_TARGETS else ()
     template = _environment().get_template("page.html.j2")
     style, script = _part("page.css"), _part("page.js")
-    for most in _ROOM:
+    for most in rooms:
         views = target_views(profile, most)
         text = template.render(
             profile=profile,
