@@ -21,7 +21,7 @@ _SECONDS = 60.0
 
 def why_not() -> str | None:
     """Why no browser can be run, or None."""
-    if any(shutil.which(name) for name in NAMES):
+    if any(shutil.which(name) for name in NAMES) and shutil.which("bash"):
         return None
     return "no headless Chromium is on PATH (apt-get install chromium)"
 

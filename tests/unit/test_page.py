@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 from graphs import GraphBuilder
+from page_support import renamed
 
 from tinydeploy import api
 from tinydeploy.errors import DeployError
-from tinydeploy.ir.graph import Graph
 from tinydeploy.model import Model
 from tinydeploy.ops import Add
 from tinydeploy.profiling import Profile
@@ -31,30 +31,6 @@ BOARDS = ("nucleo-l4r5zi", "cortex-m0plus")
 @cache
 def digits() -> Profile:
     return api.profile(api.load_model(FIXTURE), BOARDS)
-
-
-def renamed(graph: Graph, prefix: str) -> Graph:
-    """The same graph with other names of all tensors and layers."""
-
-    def name(n: str | None) -> str | None:
-        return None if n is None else prefix + n
-
-    nodes = tuple(
-        replace(
-            n,
-            name=prefix + n.name,
-            inputs=tuple(name(x) for x in n.inputs),
-            outputs=tuple(prefix + o for o in n.outputs),
-        )
-        for n in graph.nodes
-    )
-    return Graph(
-        graph.name,
-        {prefix + n: replace(v, name=prefix + n) for n, v in graph.values.items()},
-        nodes,
-        tuple(prefix + n for n in graph.inputs),
-        tuple(prefix + n for n in graph.outputs),
-    )
 
 
 class Tags(html.parser.HTMLParser):
