@@ -45,8 +45,8 @@ class LayerProfile:
     from_ram: Cycles | None = None
 
     @property
-    def flash_bytes(self) -> int:
-        return self.weights_bytes + (self.code_bytes or 0)
+    def flash_bytes(self) -> int | None:
+        return None if self.code_bytes is None else self.weights_bytes + self.code_bytes
 
     @property
     def cycles_per_mac(self) -> float | None:

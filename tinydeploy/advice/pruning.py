@@ -14,7 +14,7 @@ from tinydeploy.measure import Measurement
 from tinydeploy.plan.lifetime import buffers_above
 from tinydeploy.prune import Group, Groups, find_groups, importance, remove
 from tinydeploy.prune.select import SelectOptions
-from tinydeploy.verdict import Verdict
+from tinydeploy.verdict import Verdict, amount_text
 
 _STEPS = 32
 """Cuts are tried in steps of a 32nd of a group."""
@@ -108,8 +108,11 @@ def smallest_needs(trial: Trial, before: Measurement) -> str:
     cutter = Cutter(trial.job.graph)
     cut = cutter.cut(cutter.groups.groups, _STEPS)
     needs = None if cut is None else Predictor(trial, before).needs(cut.graph)
-    short = [n for n in needs or () if n.over > 0 and n.amount is not None]
-    return ", ".join(f"{n.resource} {n.amount:,.0f} of {n.limit:,.0f}" for n in short)
+    return ", ".join(
+        f"{n.resource} {amount_text(n.resource, n.amount)} of {amount_text(n.resource, n.limit)}"
+        for n in needs or ()
+        if n.over > 0 and n.amount is not None
+    )
 
 
 def _at_the_peak(cutter: Cutter, trial: Trial, before: Measurement, found: Verdict) -> Sequence[Group]:

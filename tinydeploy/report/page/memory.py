@@ -16,6 +16,9 @@ HEIGHT = 260
 
 _TICKS = 13
 _LABEL_PIXELS = 15
+# Two digits and their margin, of a picture of 950 pixels and of 300.
+_WIDE_PERCENT = 2.5
+_PHONE_PERCENT = 8.0
 
 
 @dataclass(frozen=True)
@@ -35,9 +38,11 @@ class Block:
     last: str
 
     @property
-    def has_room(self) -> bool:
-        """Whether a line of text fits in its height."""
-        return self.height >= _LABEL_PIXELS
+    def room(self) -> str:
+        """For which pages a label fits: "none", "wide" ones, or "any", a phone's too."""
+        if self.height < _LABEL_PIXELS or self.width < _WIDE_PERCENT:
+            return "none"
+        return "wide" if self.width < _PHONE_PERCENT else "any"
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,7 @@ def _percent(share: float) -> str:
     """Of a fraction: `43.1 %`; what would show as nothing and is something is `< 0.1 %`."""
     if not math.isfinite(share):
         return "–"
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:,.1f} %"
 
 
 def _sentence(text: str) -> str:

@@ -124,7 +124,7 @@ def short_name(name: str) -> str:
 def _target_view(index: int, t: TargetProfile, most: int) -> TargetView:
     board = t.target.board
     clock = "" if board is None else f"{board.clock_mhz:g}\N{NO-BREAK SPACE}MHz"
-    about = [t.target.core.title] if board is None else [board.chip, t.target.core.title, clock]
+    about = ["core without a board"] if board is None else [board.chip, t.target.core.title, clock]
     energy = t.to_json()["energy_uj"]
     rows = _layer_rows(t.layers)
     kept = sorted(rows, key=lambda r: -(r.bars[0].value or 0))[:most]
@@ -191,7 +191,7 @@ def _rest(t: TargetProfile) -> tuple[int | None, ...]:
         spent = m.instructions - sum(x.instructions or 0 for x in layers)
     else:
         spent = None
-    flash = None if m.sizes is None else m.sizes.flash - sum(x.flash_bytes for x in layers)
+    flash = None if m.sizes is None else m.sizes.flash - sum(x.flash_bytes or 0 for x in layers)
     return spent, 0, flash, None
 
 
