@@ -43,6 +43,7 @@ from tinydeploy.pruning import PruneOptions
 from tinydeploy.report.sensitivity import sensitivity_svg
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Target, load_target
+from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
 __all__ = [
@@ -141,9 +142,16 @@ def profile(
     name: str | None = None,
     optimize: str = "latency",
     compiler: str | None = None,
+    max_flash: int | None = None,
+    max_ram: int | None = None,
+    max_latency_ms: float | None = None,
     progress: Progress = silent,
 ) -> Profile:
-    """Builds and runs a model on each target.
+    """Builds and runs a model on each target, and looks for what would make it fit where it does not.
+
+    Args:
+        max_flash, max_ram, max_latency_ms: bytes and milliseconds that are allowed on every target, on top
+            of what its board has.
 
     Raises:
         DeployError: an unknown target, a failed build, or code that does not come back.
@@ -156,7 +164,8 @@ def profile(
         jobs.append((job, found))
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
-    return profiling.profile(jobs, model.path, progress=progress)
+    limits = Limits(max_flash, max_ram, max_latency_ms)
+    return profiling.profile(jobs, model.path, limits, progress=progress)
 
 
 def calibrate(

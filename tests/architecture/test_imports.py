@@ -37,6 +37,9 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "compression",
                 "training",
                 "target_cost",
+                "placement",
+                "verdict",
+                "advice",
             ),
             "report",
         }

@@ -154,8 +154,8 @@ def test_measuring_needs_labels_and_a_goal_that_it_can_count(graph: Graph, data:
 
 
 def test_products_in_bfloat16_train_as_well(graph: Graph, data: tuple[Any, Any]) -> None:
-    from tinydeploy.finetune import TrainOptions, finetune  # noqa: PLC0415
-    from tinydeploy.trainable import make_trainable  # noqa: PLC0415
+    from tinydeploy.finetune import TrainOptions, finetune
+    from tinydeploy.trainable import make_trainable
 
     losses = {}
     for precision in ("float32", "bfloat16"):
