@@ -15,7 +15,9 @@ from tinydeploy.backends.onnx import write_onnx
 from tinydeploy.backends.tflite import write_tflite
 from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import fit_samples, random_samples, read_dataset
-from tinydeploy.errors import DeployError
+from tinydeploy.emulate.toolchain import find_toolchain
+from tinydeploy.errors import DeployError, MissingExtraError
+from tinydeploy.estimate.model import estimate as estimated
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
@@ -28,7 +30,7 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.prune.select import SelectOptions
 from tinydeploy.pruning import PruneOptions
-from tinydeploy.targets import Target, load_target
+from tinydeploy.targets import Core, Target, load_target
 from tinydeploy.verification import Verification
 
 __all__ = [
@@ -123,13 +125,19 @@ def profile(
     name: str | None = None,
     optimize: str = "latency",
     compiler: str | None = None,
+    estimate: bool = False,
     progress: Progress = silent,
 ) -> Profile:
-    """Builds and runs a model on each target.
+    """What a model costs on each target: built and run there, or estimated.
+
+    Args:
+        estimate: take cost functions of the kernels in place of compiler and emulator. They are taken anyway
+            where no compiler is found and none was asked for, and a note then says so.
 
     Raises:
-        DeployError: an unknown target, a failed build, or code that does not come back.
-        MissingExtraError: the extra `emulate` is not installed.
+        DeployError: an unknown target, a failed build, code that does not come back, or a model, core or
+            board without cost functions.
+        MissingExtraError: the extra `emulate` is not installed, and no estimate can stand in.
     """
     jobs = []
     for target in targets:
@@ -138,7 +146,27 @@ def profile(
         jobs.append((job, found))
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
-    return profiling.profile(jobs, model.path, progress=progress)
+    if estimate:
+        return profiling.profile(jobs, model.path, run=estimated, progress=progress)
+    missing = None if compiler is not None else _missing_toolchain([job.core for job, _ in jobs])
+    if missing is None:
+        return profiling.profile(jobs, model.path, progress=progress)
+    try:
+        result = profiling.profile(jobs, model.path, run=estimated, progress=progress)
+    except DeployError:
+        raise missing from None
+    note = f"no compiler was found, so this is an estimate; {missing.hint} for figures of the code itself"
+    return replace(result, notes=(note,))
+
+
+def _missing_toolchain(cores: Sequence[Core]) -> MissingExtraError | None:
+    """What is said where a core has no compiler here."""
+    for core in cores:
+        try:
+            find_toolchain(core)
+        except MissingExtraError as error:
+            return error
+    return None
 
 
 def profile_firmware(

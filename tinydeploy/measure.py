@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -20,6 +21,8 @@ from tinydeploy.targets import Board, Core
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
+
+Source = Literal["emulated", "estimated"]
 
 OPTIMIZE_LEVELS = {"latency": "-O2", "balanced": "-O2", "flash": "-Os", "ram": "-O2"}
 """The compiler's optimisation for each --optimize; the portable kernels are the same for all four."""
@@ -70,6 +73,8 @@ class Measurement:
         float_symbols: what speaks against integer only; empty where it is proved.
         faults: what silicon would refuse, or what went wrong with memory.
         unaligned_ok: the outputs are equal with input and output at offsets 1, 2 and 3.
+        source: "estimated" where nothing was built and run; figures then come from cost functions, there are
+            no outputs, and nothing is proved.
     """
 
     compiler: str
@@ -84,6 +89,7 @@ class Measurement:
     faults: tuple[str, ...]
     unaligned_ok: bool
     latency: Latency
+    source: Source = "emulated"
 
     @property
     def ram_bytes(self) -> int | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinydeploy.backends.c.model import Layer
@@ -76,7 +77,7 @@ class TargetProfile:
             "instructions": m.instructions,
             **m.latency.to_json(),
             "energy_uj": None,
-            "source": "emulated",
+            "source": m.source,
             "compiler": m.compiler,
         }
 
@@ -90,6 +91,7 @@ class Profile:
     params: int
     layers: tuple[LayerProfile, ...]
     targets: tuple[TargetProfile, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def all_fit(self) -> bool:
@@ -102,6 +104,7 @@ class Profile:
             "params": self.params,
             "layers": [layer.to_json() for layer in self.layers],
             "targets": [t.to_json() for t in self.targets],
+            "notes": list(self.notes),
         }
 
 
@@ -111,11 +114,18 @@ def graph_params(graph: Graph) -> int:
     return sum(v.elements for v in graph.constants() if v.name in names)
 
 
-def profile(jobs: list[tuple[Job, Target]], model: str, *, progress: Progress = silent) -> Profile:
-    """Builds and runs a model on every target, with one seeded random sample.
+def profile(
+    jobs: list[tuple[Job, Target]],
+    model: str,
+    *,
+    run: Callable[[Job], Measurement] | None = None,
+    progress: Progress = silent,
+) -> Profile:
+    """What a model costs on every target: built and run there with one seeded random sample.
 
     Args:
         jobs: the same graph, made ready for each target.
+        run: gives the figures in another way, such as an estimate.
 
     Raises:
         DeployError: a build failed, or the code did not come back.
@@ -124,7 +134,7 @@ def profile(jobs: list[tuple[Job, Target]], model: str, *, progress: Progress = 
     inputs = tuple(x[:1] for x in random_samples(graph, 1, SEED))
     profiles = []
     for job, target in jobs:
-        measurement = measure(job, inputs, prove=False, progress=progress)
+        measurement = measure(job, inputs, prove=False, progress=progress) if run is None else run(job)
         fits, why = verdict(measurement, target.board)
         profiles.append(TargetProfile(target, measurement, fits, why))
     first = profiles[0].measurement

@@ -15,6 +15,7 @@ from tinydeploy.cli.options import (
     name_option,
     optimize_option,
     print_json,
+    warn,
 )
 
 # ruff: noqa: PLC0415  (heavy imports wait until the command runs)
@@ -27,6 +28,7 @@ from tinydeploy.cli.options import (
 @optimize_option
 @compiler_option
 @firmware_options
+@click.option("--estimate", is_flag=True, help="Cost functions of the kernels; nothing is compiled and run.")
 @json_option
 def profile_command(
     model: str,
@@ -36,12 +38,14 @@ def profile_command(
     optimize: str,
     compiler: str | None,
     firmware: FirmwareOptions,
+    estimate: bool,
     as_json: bool,
 ) -> None:
     """Shows what MODEL costs on each target, and whether it fits.
 
     MACs, parameters, flash and RAM of the linked firmware, and executed instructions a layer, counted on an
-    emulated core with one seeded sample. Exit code 1 where a named board is too small.
+    emulated core with one seeded sample. Exit code 1 where a named board is too small. With --estimate, and
+    where no compiler is found, cycles, code and stack come from cost functions, with their error.
 
     MODEL may also be a firmware that you linked, an Arm ELF file, with --entry FUNCTION: what one call of it
     costs, function by function. Stack, floating point and arguments are set up, and memory is as after
@@ -58,6 +62,8 @@ def profile_command(
 
     names = [t.strip() for t in targets.split(",") if t.strip()]
     if firmware.mean(model):
+        if estimate:
+            raise click.UsageError("--estimate is for models; a firmware is run")
         profile_firmware(model, names, firmware, as_json=as_json)
         return
     with progress_bar() as progress:
@@ -67,8 +73,10 @@ def profile_command(
             name=name,
             optimize=optimize,
             compiler=compiler,
+            estimate=estimate,
             progress=progress,
         )
+    warn(result.notes, "note")
     if as_json:
         print_json(result.to_json())
     else:

@@ -62,15 +62,7 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     Raises:
         DeployError: the name is no C identifier, the graph is float, or an op has no kernel.
     """
-    check_name(options.name)
-    graph = copy_outputs(graph)
-    kernels = select_kernels(
-        graph,
-        has_dsp=options.dsp and options.optimize != "flash",
-        spare_bytes=SPARE_BYTES[options.optimize],
-    )
-    plan = plan_memory(graph, kernels)
-    model = lower_model(graph, plan, kernels, options.name)
+    model, plan = plan_project(graph, options)
     n = options.name
     files = {
         f"{n}.h": sources.header(model, _banner(options, "public API")),
@@ -83,6 +75,23 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     files.update({name: kernel_text(name) for name in kernel_files(model)})
     files["manifest.json"] = _manifest(model, options, files)
     return Project(files, model, plan)
+
+
+def plan_project(graph: Graph, options: ExportOptions) -> tuple[Model, Plan]:
+    """Everything about a project but its text.
+
+    Raises:
+        DeployError: as make_project.
+    """
+    check_name(options.name)
+    graph = copy_outputs(graph)
+    kernels = select_kernels(
+        graph,
+        has_dsp=options.dsp and options.optimize != "flash",
+        spare_bytes=SPARE_BYTES[options.optimize],
+    )
+    plan = plan_memory(graph, kernels)
+    return lower_model(graph, plan, kernels, options.name), plan
 
 
 def kernel_files(model: Model) -> list[str]:
