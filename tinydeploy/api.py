@@ -26,7 +26,9 @@ from tinydeploy.calibration import Fit, Reading
 from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import Samples, fit_samples, random_samples, read_dataset
 from tinydeploy.difference import Difference, Side
-from tinydeploy.errors import DeployError
+from tinydeploy.emulate.toolchain import find_toolchain
+from tinydeploy.errors import DeployError, MissingExtraError
+from tinydeploy.estimate.model import estimate as estimated
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
@@ -42,7 +44,7 @@ from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
 from tinydeploy.report.sensitivity import sensitivity_svg
 from tinydeploy.target_cost import target_cost
-from tinydeploy.targets import Target, load_target
+from tinydeploy.targets import Core, Target, load_target
 from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
@@ -145,6 +147,7 @@ def profile(
     max_flash: int | None = None,
     max_ram: int | None = None,
     max_latency_ms: float | None = None,
+    estimate: bool = False,
     progress: Progress = silent,
 ) -> Profile:
     """Builds and runs a model on each target, and looks for what would make it fit where it does not.
@@ -152,10 +155,13 @@ def profile(
     Args:
         max_flash, max_ram, max_latency_ms: bytes and milliseconds that are allowed on every target, on top
             of what its board has.
+        estimate: take cost functions of the kernels in place of compiler and emulator. They are taken anyway
+            where no compiler is found and none was asked for, and a note then says so.
 
     Raises:
-        DeployError: an unknown target, a failed build, or code that does not come back.
-        MissingExtraError: the extra `emulate` is not installed.
+        DeployError: an unknown target, a failed build, code that does not come back, or a model, core or
+            board without cost functions.
+        MissingExtraError: the extra `emulate` is not installed, and no estimate can stand in.
     """
     jobs = []
     for target in targets:
@@ -165,7 +171,27 @@ def profile(
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
     limits = Limits(max_flash, max_ram, max_latency_ms)
-    return profiling.profile(jobs, model.path, limits, progress=progress)
+    if estimate:
+        return profiling.profile(jobs, model.path, limits, run=estimated, progress=progress)
+    missing = None if compiler is not None else _missing_toolchain([job.core for job, _ in jobs])
+    if missing is None:
+        return profiling.profile(jobs, model.path, limits, progress=progress)
+    try:
+        result = profiling.profile(jobs, model.path, limits, run=estimated, progress=progress)
+    except DeployError:
+        raise missing from None
+    note = f"no compiler was found, so this is an estimate; {missing.hint} for figures of the code itself"
+    return replace(result, notes=(note,))
+
+
+def _missing_toolchain(cores: Sequence[Core]) -> MissingExtraError | None:
+    """What is said where a core has no compiler here."""
+    for core in cores:
+        try:
+            find_toolchain(core)
+        except MissingExtraError as error:
+            return error
+    return None
 
 
 def calibrate(

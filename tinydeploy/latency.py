@@ -13,6 +13,19 @@ from tinydeploy.timing import Validation
 
 
 @dataclass(frozen=True)
+class Estimated:
+    """How cost functions compared with emulated runs of networks that they were not fitted on.
+
+    Attributes:
+        networks: how many.
+        worst_error_pct: the largest absolute error, in per cent of the emulated cycles.
+    """
+
+    networks: int
+    worst_error_pct: float
+
+
+@dataclass(frozen=True)
 class Latency:
     """What one inference takes, modelled on the executed machine code.
 
@@ -22,6 +35,7 @@ class Latency:
         latency_ms: milliseconds; None where there are no cycles, and for a bare core, which has no clock.
         validation: how the model compared with published results; None is "unvalidated".
         notes: what the figure leaves out, or why there is none.
+        estimated: the error of cost functions; None where the code was run.
     """
 
     parts: Cycles | None
@@ -29,6 +43,7 @@ class Latency:
     latency_ms: float | None
     validation: Validation | None
     notes: tuple[str, ...]
+    estimated: Estimated | None = None
 
     @property
     def cycles(self) -> int | None:
@@ -37,14 +52,24 @@ class Latency:
 
     @property
     def error_pct(self) -> float | None:
-        """The worst error against published results, in per cent; None where there were none."""
-        if self.parts is None or self.validation is None:
+        """The worst error against published results, in per cent; None where there were none.
+
+        Of an estimate the worst error against emulated runs, with that of the emulated board on top, where it
+        is known.
+        """
+        if self.parts is None:
             return None
-        return self.validation.worst_error_pct
+        modelled = None if self.validation is None else self.validation.worst_error_pct
+        if self.estimated is None:
+            return modelled
+        return round(100 * ((1 + self.estimated.worst_error_pct / 100) * (1 + (modelled or 0) / 100) - 1), 1)
 
     @property
     def band(self) -> str:
         """How far the figure can be believed: ``±5 % (modelled; validated on 8 published results)``."""
+        if self.estimated is not None:
+            model = "unvalidated" if self.validation is None else "validated"
+            return f"±{math.ceil(self.error_pct or 0)} % (estimated; the model of the board is {model})"
         if self.validation is None:
             return "(modelled; unvalidated)"
         worst, points = math.ceil(self.validation.worst_error_pct), self.validation.points

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from tinydeploy.targets import Board, Core
 
 Progress = Callable[[str, int, int], None]
 """Called with what is being done, how many steps are done, and how many there are."""
+
+Source = Literal["emulated", "estimated"]
 
 OPTIMIZE_LEVELS = {"latency": "-O2", "balanced": "-O2", "flash": "-Os", "ram": "-O2"}
 """The compiler's optimisation for each --optimize; the portable kernels are the same for all four."""
@@ -73,6 +76,8 @@ class Measurement:
         unaligned_ok: the outputs are equal with input and output at offsets 1, 2 and 3.
         code_bytes: of each function that was linked, by symbol; empty on the host.
         weights_in_ram: the same run with the weights in RAM, where that was asked for and has an answer.
+        source: "estimated" where nothing was built and run; figures then come from cost functions, there are
+            no outputs, and nothing is proved.
     """
 
     compiler: str
@@ -89,6 +94,7 @@ class Measurement:
     latency: Latency
     code_bytes: Mapping[str, int] = field(default_factory=dict)
     weights_in_ram: WeightsInRam | None = None
+    source: Source = "emulated"
 
     @property
     def ram_bytes(self) -> int | None:

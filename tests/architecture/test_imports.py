@@ -25,6 +25,7 @@ GROUPS: tuple[frozenset[str], ...] = (
         {
             *(
                 "firmware_profile",
+                "estimate",
                 "latency",
                 "energy",
                 "calibration",

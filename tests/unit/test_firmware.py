@@ -203,6 +203,12 @@ def test_an_endless_loop_ends_without_a_compiler_too(app: Path, monkeypatch: pyt
     assert native.load_library is not tracer.load_library
 
 
+def test_a_setup_that_does_not_return_is_named(app: Path) -> None:
+    with pytest.raises(DeployError, match="did not return within 1,000 instructions") as caught:
+        profiled(app, "memory", setup=("forever",), max_instructions=1_000)
+    assert caught.value.where == "forever"
+
+
 def test_the_limit_is_exact(app: Path) -> None:
     needed = profiled(app, "in_flash", arguments=("50",)).targets[0].run.instructions
     profiled(app, "in_flash", arguments=("50",), max_instructions=needed)

@@ -15,9 +15,9 @@ from tinydeploy.cli.options import (
     name_option,
     optimize_option,
     print_json,
+    warn,
 )
 from tinydeploy.cli.page import Allowed, PageOptions, limit_options, page_options
-
 from tinydeploy.errors import DeployError
 
 # ruff: noqa: PLC0415  (heavy imports wait until the command runs)
@@ -32,6 +32,7 @@ from tinydeploy.errors import DeployError
 @limit_options
 @page_options
 @firmware_options
+@click.option("--estimate", is_flag=True, help="Cost functions of the kernels; nothing is compiled and run.")
 @json_option
 def profile_command(
     model: str,
@@ -43,6 +44,7 @@ def profile_command(
     allowed: Allowed,
     page: PageOptions,
     firmware: FirmwareOptions,
+    estimate: bool,
     as_json: bool,
 ) -> None:
     """Shows what MODEL costs on each target, and whether it fits.
@@ -50,7 +52,8 @@ def profile_command(
     MACs, parameters, flash and RAM of the linked firmware, executed instructions and modelled cycles a layer,
     counted on an emulated core with one seeded sample, and the same with the weights in RAM. Where it does
     not fit, the cheapest changes that make it fit, each one built and run. Exit code 1 where a named board
-    is too small or a limit is exceeded.
+    is too small or a limit is exceeded. With --estimate, and where no compiler is found, cycles, code and
+    stack come from cost functions, with their error.
 
     MODEL may also be a firmware that you linked, an Arm ELF file, with --entry FUNCTION: what one call of it
     costs, function by function. Stack, floating point and arguments are set up, and memory is as after
@@ -69,6 +72,8 @@ def profile_command(
 
     names = [t.strip() for t in targets.split(",") if t.strip()]
     if firmware.mean(model):
+        if estimate:
+            raise click.UsageError("--estimate is for models; a firmware is run")
         if page.html is not None or any(v is not None for v in allowed.values()):
             hint = "leave out --html, --max-flash, --max-ram and --max-latency-ms"
             raise DeployError("is a firmware, which has neither page nor limits", where=model, hint=hint)
@@ -77,8 +82,16 @@ def profile_command(
     loaded = api.load_model(model, weights)
     with progress_bar() as progress:
         result = api.profile(
-            loaded, names, name=name, optimize=optimize, compiler=compiler, **allowed, progress=progress
+            loaded,
+            names,
+            name=name,
+            optimize=optimize,
+            compiler=compiler,
+            **allowed,
+            estimate=estimate,
+            progress=progress,
         )
+    warn(result.notes, "note")
     page.write(result, loaded)
     if as_json:
         print_json(result.to_json())

@@ -23,7 +23,6 @@ from tinydeploy.targets import Core, FlashTiming
 
 NO_SYMBOL = "(no symbol)"
 _MAX_FUNCTIONS = 32_000
-_SETUP_SECONDS = 60.0
 _SECONDS = 1800.0
 
 
@@ -102,7 +101,7 @@ def run_firmware(core: Core, linked: Linked, flash: FlashTiming | None, call: Ca
     per_function = counter.per_function(trace)
     total = sum(per_function.values())
     if total > call.limit:
-        raise _too_long(call)
+        raise _too_long(call.entry, call.limit)
     if session.run(session.cpu(), None) != outcome:
         raise DeployError("two runs of the same call do not agree", where=call.entry.name)
     _require_supported(core, trace, cpu, linked.image)
@@ -140,20 +139,23 @@ class _Session:
         """Setup, inputs, and the call itself, which alone is counted."""
         call = self._call
         for function in call.setup:
-            cpu.call_at(function.address, function.name, (), _SETUP_SECONDS)
+            self._enter(cpu, counter, function, ())
         for address, data in call.writes:
             cpu.write(address, data)
         stack.paint(cpu)
         if counter is not None:
             counter.start()
-        try:
-            result = cpu.call_at(call.entry.address, call.entry.name, call.arguments, _SECONDS)
-        except DeployError as error:
-            if counter is not None and counter.stopped():
-                raise _too_long(call) from error
-            raise
+        result = self._enter(cpu, counter, call.entry, call.arguments)
         self.stack_bytes = stack.painted_over(cpu)
         return Outcome((), result, self._digest(cpu))
+
+    def _enter(self, cpu: Cpu, counter: Counting | None, function: Symbol, arguments: tuple[int, ...]) -> int:
+        try:
+            return cpu.call_at(function.address, function.name, arguments, _SECONDS)
+        except DeployError as error:
+            if counter is not None and counter.stopped():
+                raise _too_long(function, self._call.limit) from error
+            raise
 
     def _digest(self, cpu: Cpu) -> str:
         """A hash of all memory that can be written."""
@@ -175,9 +177,9 @@ class Counting(Protocol):
         """Whether the limit stopped the run."""
 
 
-def _too_long(call: Call) -> DeployError:
+def _too_long(function: Symbol, limit: int) -> DeployError:
     hint = "a loop that waits for hardware or an interrupt; --max-instructions raises the limit"
-    return DeployError(f"did not return within {call.limit:,} instructions", where=call.entry.name, hint=hint)
+    return DeployError(f"did not return within {limit:,} instructions", where=function.name, hint=hint)
 
 
 def _labels(image: Image) -> Mapping[str, Symbol]:

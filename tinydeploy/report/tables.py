@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -107,7 +107,7 @@ def _target_table(targets: Iterable[TargetProfile]) -> Table:
     return table
 
 
-def _verdicts(targets: Iterable[TargetProfile]) -> list[RenderableType]:
+def _verdicts(targets: Sequence[TargetProfile]) -> list[RenderableType]:
     lines: list[RenderableType] = []
     for t in targets:
         lines.append(Text(f"{t.target.name}: {t.why}", style="red" if t.fits is False else ""))
@@ -122,6 +122,8 @@ def _verdicts(targets: Iterable[TargetProfile]) -> list[RenderableType]:
     note = (
         "Flash, RAM and instructions are measured: the emitted code was linked and run on an emulated core."
     )
+    if any(t.measurement.source == "estimated" for t in targets):
+        note = "Arena and weights are exact; cycles, instructions, code and stack are estimated."
     return [*lines, Text(note, style="dim")]
 
 

@@ -1,0 +1,257 @@
+"""Fits the cost functions of `profile --estimate` and writes them into the package.
+
+    python benchmarks/fit_estimate.py [--cores cortex-m4,...] [--check ../shared/data/models]
+
+Seeded layers of every kind are exported, built with arm-none-eabi-gcc at -O2 and run on each core that has
+timings, once for every flash of the shipped boards. For each kernel the cycles, and the waits for each flash,
+become sums of the features of tinydeploy/estimate/features.py with factors that are not negative, by least
+squares of the relative error. The error that is stated is that of whole networks that nothing was fitted on.
+To be run again whenever kernels, compiler flags, timings or boards change; it takes some minutes a core.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from fit_shapes import layer_graphs, networks
+
+from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.project import ExportOptions, make_project
+from tinydeploy.data import random_samples
+from tinydeploy.emulate.build import Firmware, build
+from tinydeploy.emulate.machine import Machine
+from tinydeploy.emulate.toolchain import find_toolchain
+from tinydeploy.estimate.costs import FILE, cost, flash_key
+from tinydeploy.estimate.features import FEATURES, layer_features
+from tinydeploy.ir.graph import Graph
+from tinydeploy.measure import model_abi
+from tinydeploy.model import load_model
+from tinydeploy.targets import Core, FlashTiming, list_targets
+
+OUT = Path(__file__).resolve().parent.parent / "tinydeploy" / "estimate" / FILE
+DIGITS = 5
+FEWEST_LAYERS = 5
+
+
+@dataclass
+class Row:
+    """One layer as it was run.
+
+    Attributes:
+        cycles: issue and branches.
+        waits: of each flash by its key: for code, for constants.
+    """
+
+    kernel: str
+    features: Mapping[str, float]
+    cycles: tuple[int, int]
+    instructions: int
+    code_bytes: int
+    stack_bytes: int
+    waits: dict[str, tuple[int, int]]
+
+
+@dataclass
+class Ran:
+    """One graph as it was run."""
+
+    name: str
+    rows: list[Row]
+    base_bytes: int
+    compiler: str
+
+
+def nonnegative(a: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Least squares with factors that are not negative: Lawson and Hanson, Solving Least Squares Problems."""
+    count = a.shape[1]
+    x, passive = np.zeros(count), np.zeros(count, bool)
+    gradient = a.T @ (y - a @ x)
+    for _ in range(10 * count):
+        if passive.all() or gradient[~passive].max(initial=-1) <= 1e-9:
+            break
+        passive[np.flatnonzero(~passive)[np.argmax(gradient[~passive])]] = True
+        while True:
+            trial = np.zeros(count)
+            trial[passive] = np.linalg.lstsq(a[:, passive], y, rcond=None)[0]
+            negative = passive & (trial <= 0)
+            if not negative.any():
+                break
+            step = (x[negative] / (x[negative] - trial[negative])).min()
+            x += step * (trial - x)
+            passive &= x > 1e-12
+            x[~passive] = 0
+        x = trial
+        gradient = a.T @ (y - a @ x)
+    return x
+
+
+def fitted(rows: list[Row], values: Iterable[float], scale: Iterable[float]) -> dict[str, float]:
+    """Factors of the features; `scale` is what an error is relative to."""
+    weights = 1 / np.maximum(1.0, np.fromiter(scale, float))
+    a = np.array([[row.features[name] for name in FEATURES] for row in rows])
+    y = np.fromiter(values, float)
+    used = a.any(axis=0)
+    units = np.where(used, np.abs(a * weights[:, None]).max(axis=0), 1.0)
+    factors = nonnegative(a[:, used] * weights[:, None] / units[used], y * weights) / units[used]
+    names = [name for name, there in zip(FEATURES, used, strict=True) if there]
+    return {n: float(f"{f:.{DIGITS}g}") for n, f in zip(names, factors, strict=True) if f > 0}
+
+
+def run_graph(graph: Graph, core: Core, flashes: Mapping[str, FlashTiming], *, dsp: bool) -> Ran:
+    """Builds a graph and runs it, with memory that never waits and with each flash."""
+    project = make_project(graph, ExportOptions("fit", core.name, "latency", "", dsp))
+    abi = model_abi(project)
+    inputs = [x[0].tobytes() for x in random_samples(graph, 1, 0)]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in project.files.items():
+            (Path(folder) / name).write_text(text, encoding="ascii")
+        firmware = build(Path(folder), abi, core, find_toolchain(core, "gcc"), Path(folder) / "out")
+        run = Machine(firmware).run(inputs, count=True, cycles=True)
+        assert run.cycles is not None and run.cycles.per_function is not None, run.cycles
+        waited = {}
+        for key, flash in flashes.items():
+            found = Machine(firmware, flash=flash).run(inputs, count=True, cycles=True).cycles
+            assert found is not None and found.per_function is not None, found
+            waited[key] = found.per_function
+    rows = []
+    for layer in project.model.layers:
+        cycles = run.cycles.per_function.get(layer.function)
+        if cycles is None:
+            continue
+        waits = {key: per[layer.function] for key, per in waited.items()}
+        rows.append(
+            Row(
+                layer.code.kernel,
+                layer_features(project.model.graph, layer),
+                (cycles.issue, cycles.branches),
+                run.per_function[layer.function],
+                _code_bytes(firmware, layer),
+                run.stack_bytes,
+                {key: (c.flash_fetch, c.flash_read) for key, c in waits.items()},
+            )
+        )
+    base = firmware.flash_code_bytes - sum(row.code_bytes for row in rows)
+    return Ran(graph.name, rows, base, firmware.compiler)
+
+
+def _code_bytes(firmware: Firmware, layer: Layer) -> int:
+    name = layer.function
+    return sum(f.end - f.start for f in firmware.functions if f.name == name or f.name.startswith(f"{name}."))
+
+
+def fit_core(core: Core, flashes: Mapping[str, FlashTiming], report: dict[str, object]) -> dict[str, object]:
+    """The costs of one core: its part of the file, and `flash` entries put into `report`."""
+    layers = [run_graph(g, core, flashes, dsp=core.dsp) for g in layer_graphs(linear_only=False)]
+    if core.dsp:
+        layers += [run_graph(g, core, flashes, dsp=False) for g in layer_graphs(linear_only=True)]
+    by_kernel: dict[str, list[Row]] = defaultdict(list)
+    for ran in layers:
+        for row in ran.rows:
+            by_kernel[row.kernel].append(row)
+    held = [run_graph(g, core, flashes, dsp=core.dsp) for g in networks()]
+    kernels: dict[str, dict[str, object]] = {}
+    waits: dict[str, dict[str, dict[str, dict[str, float]]]] = {key: {} for key in flashes}
+    for name, rows in sorted(by_kernel.items()):
+        if len(rows) < FEWEST_LAYERS:
+            print(f"  {name}: only {len(rows)} layers, left out", file=sys.stderr)
+            continue
+        total = [sum(row.cycles) for row in rows]
+        kernels[name] = {
+            "issue": fitted(rows, (row.cycles[0] for row in rows), total),
+            "branches": fitted(rows, (row.cycles[1] for row in rows), total),
+            "instructions": fitted(rows, (r.instructions for r in rows), (r.instructions for r in rows)),
+            "code_bytes": round(float(np.mean([row.code_bytes for row in rows]))),
+            "stack_bytes": max(row.stack_bytes for row in rows),
+        }
+        for key in flashes:
+            whole = [t + sum(row.waits[key]) for t, row in zip(total, rows, strict=True)]
+            waits[key][name] = {
+                "fetch": fitted(rows, (row.waits[key][0] for row in rows), whole),
+                "read": fitted(rows, (row.waits[key][1] for row in rows), whole),
+            }
+        errors = [abs(predicted(row, kernels, None) / sum(row.cycles) - 1) for row in rows]
+        print(f"  {name}: {len(rows)} layers, mean {np.mean(errors):.1%}, worst {max(errors):.1%}")
+    flash = report["flash"]
+    assert isinstance(flash, dict)
+    for key in flashes:
+        flash[key] = {"kernels": waits[key], "held_out": held_out(held, kernels, waits[key], key)}
+    report["compiler"] = layers[0].compiler
+    return {
+        "kernels": kernels,
+        "base_bytes": round(float(np.mean([ran.base_bytes for ran in held]))),
+        "held_out": held_out(held, kernels, None, core.name),
+    }
+
+
+def predicted(row: Row, kernels: Mapping[str, Mapping], waits: Mapping[str, Mapping] | None) -> float:
+    """The cycles of one layer by the cost functions."""
+    parts = [kernels[row.kernel]["issue"], kernels[row.kernel]["branches"]]
+    if waits is not None:
+        parts += [waits[row.kernel]["fetch"], waits[row.kernel]["read"]]
+    return sum(cost(factors, row.features) for factors in parts)
+
+
+def held_out(
+    held: list[Ran], kernels: Mapping[str, Mapping], waits: Mapping[str, Mapping] | None, key: str
+) -> dict[str, object]:
+    """The errors on networks that nothing was fitted on."""
+    errors = []
+    for ran in held:
+        guess = sum(predicted(row, kernels, waits) for row in ran.rows)
+        truth = sum(sum(row.cycles) + sum(row.waits[key] if waits else ()) for row in ran.rows)
+        errors.append(100 * (guess / truth - 1))
+    shown = ", ".join(f"{e:+.1f}" for e in errors)
+    print(f"  {key}: held-out networks {shown} %")
+    size = np.abs(errors)
+    return {
+        "networks": len(errors),
+        "mean_error_pct": round(float(size.mean()), 1),
+        "worst_error_pct": round(float(size.max()), 1),
+    }
+
+
+def check(folder: Path) -> None:
+    """Prints the error on other models, layer sums only; nothing of it goes into the file."""
+    from tinydeploy import api  # noqa: PLC0415
+
+    for path in sorted(folder.glob("*_int8.tflite")):
+        for target in ("nucleo-l4r5zi", "nucleo-g0b1re"):
+            model = load_model(str(path))
+            pair = [api.profile(model, [target], estimate=e).to_json()["targets"][0] for e in (True, False)]
+            guess, truth = (int(t["cycles"]) for t in pair)
+            print(f"{path.stem} on {target}: {guess:,} for {truth:,}, {100 * (guess / truth - 1):+.1f} %")
+
+
+def main() -> None:
+    """Fits, prints and writes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--cores", help="only these, with commas; the others stay as they are in the file")
+    parser.add_argument("--check", type=Path, help="a folder of int8 models to compare with afterwards")
+    options = parser.parse_args()
+    report = json.loads(OUT.read_text()) if OUT.exists() and options.cores else {"cores": {}, "flash": {}}
+    targets = list_targets()
+    for core in (t.core for t in targets if t.board is None and t.core.timing is not None):
+        if options.cores and core.name not in options.cores.split(","):
+            continue
+        boards = [t.board for t in targets if t.board is not None and t.board.core == core.name]
+        flashes = {flash_key(core.name, b.flash): b.flash for b in boards if b.flash is not None}
+        start = time.monotonic()
+        print(f"{core.name}: {len(flashes)} kinds of flash")
+        report["cores"][core.name] = fit_core(core, flashes, report)
+        print(f"  {time.monotonic() - start:.0f} s", flush=True)
+        OUT.write_text(json.dumps({"features": FEATURES, **report}, indent=1, sort_keys=True) + "\n")
+    if options.check:
+        check(options.check)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A measurement that was not measured: the plan is exact, cycles and code come from cost functions."""
+
+from __future__ import annotations
+
+from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.project import Project, lower_project
+from tinydeploy.emulate.cycles.model import Cycles
+from tinydeploy.errors import DeployError
+from tinydeploy.estimate.costs import CoreCosts, core_costs, cost
+from tinydeploy.estimate.features import layer_features
+from tinydeploy.ir.graph import Graph
+from tinydeploy.latency import Estimated, Latency
+from tinydeploy.measure import Job, Measurement, Sizes
+
+NOTE = "estimated by cost functions: nothing was compiled and run"
+
+
+def estimate(job: Job) -> Measurement:
+    """What a model is expected to cost; arena and weights are exact.
+
+    Raises:
+        DeployError: the model cannot be exported, or its core, flash, kernels or goal were not fitted.
+    """
+    if job.options.optimize == "flash":
+        fact = "no cost functions were fitted for --optimize flash"
+        raise DeployError(fact, where="--estimate", hint="leave --estimate out")
+    costs = core_costs(job.core.name, job.board.flash if job.board else None)
+    model = lower_project(job.graph, job.options)
+    project = Project({}, model, model.plan)
+    layers = project.model.layers
+    graph = project.model.graph
+    cycles = {layer.function: _cycles(graph, layer, costs) for layer in layers}
+    instructions = {layer.function: _instructions(graph, layer, costs) for layer in layers}
+    kernels = [costs.kernel(layer.code.kernel) for layer in layers]
+    weights = sum(constant.bytes for layer in layers for constant in layer.code.constants)
+    arena = project.plan.arena_bytes
+    return Measurement(
+        compiler=costs.compiler,
+        project=project,
+        outputs=(),
+        instructions=sum(instructions.values()),
+        per_function=instructions,
+        stack_bytes=max((kernel.stack_bytes for kernel in kernels), default=0),
+        arena_touched=None,
+        sizes=Sizes(costs.base_bytes + sum(kernel.code_bytes for kernel in kernels), weights, arena, arena),
+        float_symbols=(),
+        faults=(),
+        unaligned_ok=True,
+        latency=_latency(job, cycles, costs),
+        source="estimated",
+    )
+
+
+def _latency(job: Job, cycles: dict[str, Cycles], costs: CoreCosts) -> Latency:
+    total = sum(cycles.values(), Cycles())
+    board = job.board
+    known = board.validation if board is not None else job.core.validation
+    notes = (NOTE,) if costs.flash is not None else (NOTE, "waits for the flash are not in the cycles")
+    return Latency(
+        parts=total,
+        per_function=cycles,
+        latency_ms=None if board is None else total.total / (board.clock_mhz * 1000),
+        validation=known,
+        notes=notes,
+        estimated=Estimated(costs.held_out.networks, costs.held_out.worst_error_pct),
+    )
+
+
+def _cycles(graph: Graph, layer: Layer, costs: CoreCosts) -> Cycles:
+    features, kernel = layer_features(graph, layer), costs.kernel(layer.code.kernel)
+    waits = (costs.flash or {}).get(layer.code.kernel)
+    return Cycles(
+        issue=round(cost(kernel.issue, features)),
+        branches=round(cost(kernel.branches, features)),
+        flash_fetch=0 if waits is None else round(cost(waits.fetch, features)),
+        flash_read=0 if waits is None else round(cost(waits.read, features)),
+    )
+
+
+def _instructions(graph: Graph, layer: Layer, costs: CoreCosts) -> int:
+    kernel = costs.kernel(layer.code.kernel)
+    return round(cost(kernel.instructions, layer_features(graph, layer)))
