@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ops import Conv2D, FullyConnected
+from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.plan.dsp_depthwise import covers_image, planes
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products
 
 ROWS = "dsp_rows"
 CONVOLUTION = "dsp_conv_2d"
+DEPTHWISE = "dsp_depthwise"
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ def kernel_for(op: Op, site: Site) -> DspKernel | None:
             return _rows(dot_products(op, site), site.input(0).elements // site.input(1).shape[1])
         if isinstance(op, Conv2D):
             return _convolution(op, site)
+        if isinstance(op, DepthwiseConv2D):
+            return _depthwise(op, site)
     return None
 
 
@@ -50,6 +54,13 @@ def _convolution(op: Conv2D, site: Site) -> DspKernel | None:
     if dot is None or is_rows(op, site):
         return _rows(dot, pixels)
     return DspKernel(CONVOLUTION, _lanes(dot, pixels) + _window_bytes(dot, site))
+
+
+def _depthwise(op: DepthwiseConv2D, site: Site) -> DspKernel | None:
+    p = planes(op, site)
+    if p is None:
+        return None
+    return DspKernel(DEPTHWISE, p.scratch_bytes, covers_image(op, site, p))
 
 
 def _lanes(dot: DotProducts, pixels: int) -> int:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from tinydeploy.ir.op import Site
 from tinydeploy.numerics import INT32_MAX
-from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops import Conv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
 
 CLAMPED, TIES, ANY = 0, 1, 2
@@ -150,10 +150,3 @@ def _unroll(depth: int) -> tuple[int, int]:
 
     unroll = min(_UNROLLS, key=cost)
     return unroll, -(-depth // (2 * unroll)) * unroll
-
-
-def weights_by_output(op: DepthwiseConv2D, site: Site) -> Int64Array:
-    """Depthwise weights as (outputs, taps)."""
-    array = site.input(1).array.astype(np.int64)
-    del op
-    return array.reshape(-1, array.shape[3]).T

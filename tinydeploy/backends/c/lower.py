@@ -50,6 +50,7 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
 
 LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.CONVOLUTION: lower_dsp.conv_2d,
+    dsp.DEPTHWISE: lower_dsp.depthwise,
     dsp.ROWS: lower_dsp.rows,
 }
 """The kernels for the DSP extension, by the name of the choice."""

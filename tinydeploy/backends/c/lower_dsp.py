@@ -5,8 +5,10 @@ from __future__ import annotations
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
 from tinydeploy.backends.c.lower_linear import geometry
 from tinydeploy.backends.c.syntax import Struct, struct
-from tinydeploy.ops import Conv2D, FullyConnected
+from tinydeploy.ir.types import Array
+from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
+from tinydeploy.plan.dsp_depthwise import planes
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products
 
 _ROWS = "td_dsp_rows"
@@ -31,7 +33,7 @@ def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
     count = at.site.input(0).elements // dot.depth
     whole = struct(rows=count, inputs=dot.depth, dot=shape)
-    return _layer(_ROWS, whole, dot)
+    return _layer(_HEADER, _ROWS, whole, dot.stream)
 
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
@@ -51,14 +53,37 @@ def conv_2d(op: Conv2D, at: Context) -> LayerCode:
             ("dot", shape),
         )
     )
-    return _layer(_CONV, whole, dot)
+    return _layer(_HEADER, _CONV, whole, dot.stream)
 
 
-def _layer(kernel: str, shape: Struct, dot: DotProducts) -> LayerCode:
+def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
+    p = planes(op, at.site)
+    assert p is not None, "the plan chose this kernel because they exist"
+    x, y = at.site.input(0), at.site.output
+    shape = struct(
+        images=x.shape[0],
+        in_h=x.shape[1],
+        in_w=x.shape[2],
+        in_c=x.shape[3],
+        out_h=y.shape[1],
+        out_w=y.shape[2],
+        stride_h=op.strides[0],
+        stride_w=op.strides[1],
+        pad_top=op.padding.top,
+        pad_left=op.padding.left,
+        in_zero_point=x.quant.zero_point,
+        band=p.band,
+        words=p.words,
+        out=dsp_output(op.parameters(at.site), p.way),
+    )
+    return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", shape, p.stream)
+
+
+def _layer(header: str, kernel: str, shape: Struct, stream: Array) -> LayerCode:
     return LayerCode(
-        _HEADER,
+        header,
         kernel,
         (Shape(f"{kernel}_shape", shape),),
         (call(kernel, ("&shape", "{stream}", "x0", "y", "scratch")),),
-        (Constant("stream", "int32_t", dot.stream),),
+        (Constant("stream", "int32_t", stream),),
     )
