@@ -93,59 +93,117 @@ static TD_INLINE void td_dsp_sort_band(const td_dsp_depthwise_shape *s, const in
     }
 }
 
-/* One output channel of `rows` output rows. */
+/* The accumulators of a run of up to five outputs. */
+typedef struct {
+    int32_t a0, a1, a2, a3, a4;
+} td_dsp_run;
+
+/* Adds one kernel row to a run of `count` outputs side by side. */
+static TD_INLINE void td_dsp_add_row(td_dsp_run *run, int32_t count, const int32_t *p, td_dsp_taps t)
+{
+    const uint32_t p0 = (uint32_t)p[0];
+    const uint32_t p1 = (uint32_t)p[1];
+    run->a0 = td_smlad(p0, t.first, run->a0);
+    run->a0 = td_smlabt(p1, t.second, run->a0);
+    if (count > 1) {
+        run->a1 = td_smlatb(p0, t.first, run->a1);
+        run->a1 = td_smlad(p1, t.second, run->a1);
+    }
+    if (count > 2) {
+        const uint32_t p2 = (uint32_t)p[2];
+        run->a2 = td_smlad(p1, t.first, run->a2);
+        run->a2 = td_smlabt(p2, t.second, run->a2);
+        if (count > 3) {
+            run->a3 = td_smlatb(p1, t.first, run->a3);
+            run->a3 = td_smlad(p2, t.second, run->a3);
+        }
+        if (count > 4) {
+            run->a4 = td_smlad(p2, t.first, run->a4);
+            run->a4 = td_smlabt((uint32_t)p[3], t.second, run->a4);
+        }
+    }
+}
+
+/* The same for outputs two columns apart; `count` is at most 4. */
+static TD_INLINE void td_dsp_add_row_by_two(td_dsp_run *run, int32_t count, const int32_t *p, td_dsp_taps t)
+{
+    const uint32_t p1 = (uint32_t)p[1];
+    run->a0 = td_smlad((uint32_t)p[0], t.first, run->a0);
+    run->a0 = td_smlabt(p1, t.second, run->a0);
+    if (count > 1) {
+        const uint32_t p2 = (uint32_t)p[2];
+        run->a1 = td_smlad(p1, t.first, run->a1);
+        run->a1 = td_smlabt(p2, t.second, run->a1);
+        if (count > 2) {
+            const uint32_t p3 = (uint32_t)p[3];
+            run->a2 = td_smlad(p2, t.first, run->a2);
+            run->a2 = td_smlabt(p3, t.second, run->a2);
+            if (count > 3) {
+                run->a3 = td_smlad(p3, t.first, run->a3);
+                run->a3 = td_smlabt((uint32_t)p[4], t.second, run->a3);
+            }
+        }
+    }
+}
+
+typedef struct {
+    td_dsp_taps row0, row1, row2;
+    int32_t bias;
+    td_dsp_scale scale;
+} td_dsp_channel;
+
+static TD_INLINE void td_dsp_depthwise_run(const td_dsp_depthwise_shape *s, const td_dsp_channel *c,
+                                           int32_t count, const int32_t *p, int8_t *y)
+{
+    td_dsp_run run = { c->bias, c->bias, c->bias, c->bias, c->bias };
+    if (s->stride_w == 1) {
+        td_dsp_add_row(&run, count, p, c->row0);
+        td_dsp_add_row(&run, count, p + s->words, c->row1);
+        td_dsp_add_row(&run, count, p + 2 * s->words, c->row2);
+    } else {
+        td_dsp_add_row_by_two(&run, count, p, c->row0);
+        td_dsp_add_row_by_two(&run, count, p + s->words, c->row1);
+        td_dsp_add_row_by_two(&run, count, p + 2 * s->words, c->row2);
+    }
+    y[0] = td_dsp_requantize(run.a0, c->scale, &s->out);
+    if (count > 1) {
+        y[s->in_c] = td_dsp_requantize(run.a1, c->scale, &s->out);
+    }
+    if (count > 2) {
+        y[2 * s->in_c] = td_dsp_requantize(run.a2, c->scale, &s->out);
+    }
+    if (count > 3) {
+        y[3 * s->in_c] = td_dsp_requantize(run.a3, c->scale, &s->out);
+    }
+    if (count > 4) {
+        y[4 * s->in_c] = td_dsp_requantize(run.a4, c->scale, &s->out);
+    }
+}
+
+/* One output channel of `rows` output rows: runs of four, and a last one of up to five. */
 static TD_INLINE void td_dsp_depthwise_plane(const td_dsp_depthwise_shape *s, const int32_t *constants,
                                              const int32_t *plane, int32_t rows, int8_t *y)
 {
-    const td_dsp_taps t0 = td_dsp_unpack_taps(constants[0]);
-    const td_dsp_taps t1 = td_dsp_unpack_taps(constants[1]);
-    const td_dsp_taps t2 = td_dsp_unpack_taps(constants[2]);
-    const int32_t bias = constants[3];
-    const td_dsp_scale scale = { constants[4], constants[5], constants[6] };
-    const int32_t pairs = s->stride_w == 1 ? s->out_w / 2 : 0;
-    const int32_t pitch = s->words;
+    const td_dsp_channel c = { td_dsp_unpack_taps(constants[0]),
+                               td_dsp_unpack_taps(constants[1]),
+                               td_dsp_unpack_taps(constants[2]),
+                               constants[3],
+                               { constants[4], constants[5], constants[6] } };
+    const int32_t five = s->stride_w == 1 && s->out_w % 4 == 1 && s->out_w > 1;
+    const int32_t fours = s->out_w / 4 - five;
+    const int32_t last = s->out_w - 4 * fours;
+    const int32_t step = s->stride_w == 1 ? 2 : 4;
     for (int32_t row = 0; row < rows; row++) {
         const int32_t *p = plane;
-        const int8_t *const end = y + 2 * pairs * s->in_c;
-        while (y < end) {
-            int32_t a = bias;
-            int32_t b = bias;
-            uint32_t left = (uint32_t)p[0];
-            uint32_t right = (uint32_t)p[1];
-            a = td_smlad(left, t0.first, a);
-            b = td_smlatb(left, t0.first, b);
-            a = td_smlabt(right, t0.second, a);
-            b = td_smlad(right, t0.second, b);
-            left = (uint32_t)p[pitch];
-            right = (uint32_t)p[pitch + 1];
-            a = td_smlad(left, t1.first, a);
-            b = td_smlatb(left, t1.first, b);
-            a = td_smlabt(right, t1.second, a);
-            b = td_smlad(right, t1.second, b);
-            left = (uint32_t)p[2 * pitch];
-            right = (uint32_t)p[2 * pitch + 1];
-            a = td_smlad(left, t2.first, a);
-            b = td_smlatb(left, t2.first, b);
-            a = td_smlabt(right, t2.second, a);
-            b = td_smlad(right, t2.second, b);
-            y[0] = td_dsp_requantize(a, scale, &s->out);
-            y[s->in_c] = td_dsp_requantize(b, scale, &s->out);
-            y += 2 * s->in_c;
-            p++;
+        for (const int32_t *const end = plane + fours * step; p < end; p += step) {
+            td_dsp_depthwise_run(s, &c, 4, p, y);
+            y += 4 * s->in_c;
         }
-        for (int32_t i = 2 * pairs; i < s->out_w; i++) {
-            int32_t a = bias;
-            a = td_smlad((uint32_t)p[0], t0.first, a);
-            a = td_smlabt((uint32_t)p[1], t0.second, a);
-            a = td_smlad((uint32_t)p[pitch], t1.first, a);
-            a = td_smlabt((uint32_t)p[pitch + 1], t1.second, a);
-            a = td_smlad((uint32_t)p[2 * pitch], t2.first, a);
-            a = td_smlabt((uint32_t)p[2 * pitch + 1], t2.second, a);
-            y[0] = td_dsp_requantize(a, scale, &s->out);
-            y += s->in_c;
-            p++;
+        if (last > 0) {
+            td_dsp_depthwise_run(s, &c, last, p, y);
+            y += last * s->in_c;
         }
-        plane += s->stride_h * pitch;
+        plane += s->stride_h * s->words;
     }
 }
 
