@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import covers_image, planes
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products
 
+ADD = "dsp_add"
 ROWS = "dsp_rows"
 CONVOLUTION = "dsp_conv_2d"
 DEPTHWISE = "dsp_depthwise"
@@ -30,6 +32,8 @@ def kernel_for(op: Op, site: Site) -> DspKernel | None:
             return _rows(dot_products(op, site), site.input(0).elements // site.input(1).shape[1])
         if isinstance(op, Conv2D):
             return _convolution(op, site)
+        if isinstance(op, Add) and linear_add(op, site) is not None:
+            return DspKernel(ADD)
         if isinstance(op, DepthwiseConv2D):
             return _depthwise(op, site)
     return None

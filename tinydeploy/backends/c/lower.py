@@ -49,6 +49,7 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
 
 
 LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
+    dsp.ADD: lower_dsp.add,
     dsp.CONVOLUTION: lower_dsp.conv_2d,
     dsp.DEPTHWISE: lower_dsp.depthwise,
     dsp.ROWS: lower_dsp.rows,

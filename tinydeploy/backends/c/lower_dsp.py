@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
 from tinydeploy.backends.c.lower_linear import geometry
 from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.types import Array
-from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
+from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import planes
-from tinydeploy.plan.dsp_linear import DotProducts, dot_products
+from tinydeploy.plan.dsp_linear import DotProducts, dot_products, wrapped
 
 _ROWS = "td_dsp_rows"
 _CONV = "td_dsp_conv_2d"
@@ -77,6 +80,29 @@ def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
         out=dsp_output(op.parameters(at.site), p.way),
     )
     return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", shape, p.stream)
+
+
+def add(op: Add, at: Context) -> LayerCode:
+    linear = linear_add(op, at.site)
+    assert linear is not None, "the plan chose this kernel because it exists"
+    r = op.parameters(at.site).output
+    constant = int(wrapped(np.array([linear.constant]))[0])
+    shape = struct(
+        elements=at.site.output.elements,
+        factor_a=linear.factors[0],
+        factor_b=linear.factors[1],
+        constant=constant,
+        shift=linear.shift,
+        low=r.low,
+        high=r.high,
+    )
+    return LayerCode(
+        "td_kernels_dsp_elementwise.h",
+        "td_dsp_add",
+        (Shape("td_dsp_add_shape", shape),),
+        (call("td_dsp_add", ("&shape", at.operand(0), at.operand(1), "y")),),
+        at.operand_constants(),
+    )
 
 
 def _layer(header: str, kernel: str, shape: Struct, stream: Array) -> LayerCode:
