@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from tinydeploy.ir.op import Op, Site
 from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.plan.dsp_add import linear_add
-from tinydeploy.plan.dsp_depthwise import covers_image, planes
+from tinydeploy.plan.dsp_depthwise import covers_image, planes, taps
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products
 
 ADD = "dsp_add"
 ROWS = "dsp_rows"
 CONVOLUTION = "dsp_conv_2d"
 DEPTHWISE = "dsp_depthwise"
+DEPTHWISE_TAPS = "dsp_depthwise_taps"
 
 
 @dataclass(frozen=True)
@@ -62,9 +63,9 @@ def _convolution(op: Conv2D, site: Site) -> DspKernel | None:
 
 def _depthwise(op: DepthwiseConv2D, site: Site) -> DspKernel | None:
     p = planes(op, site)
-    if p is None:
-        return None
-    return DspKernel(DEPTHWISE, p.scratch_bytes, covers_image(op, site, p))
+    if p is not None:
+        return DspKernel(DEPTHWISE, p.scratch_bytes, covers_image(op, site, p))
+    return None if taps(op, site) is None else DspKernel(DEPTHWISE_TAPS)
 
 
 def _lanes(dot: DotProducts, pixels: int) -> int:

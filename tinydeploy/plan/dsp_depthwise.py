@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from tinydeploy.ir.op import Site
 from tinydeploy.ops import DepthwiseConv2D
-from tinydeploy.plan.dsp_linear import dsp_scales, wrapped
+from tinydeploy.plan.dsp_linear import DspScales, dsp_scales, wrapped
 
 _BLOCK = 4
 _KERNEL = 3
@@ -38,28 +38,52 @@ class Planes:
 
 def planes(op: DepthwiseConv2D, site: Site) -> Planes | None:
     """The planes of a 3x3 layer with strides of 1 or 2, or None where the kernel cannot compute it."""
-    weights = site.input(1)
-    channels = site.input(0).shape[3]
     fits = (
-        weights.shape[1:3] == (_KERNEL, _KERNEL)
-        and max(op.strides) <= 2
-        and op.dilations == (1, 1)
-        and op.multiplier(site) == 1
-        and channels % _BLOCK == 0
+        site.input(1).shape[1:3] == (_KERNEL, _KERNEL) and max(op.strides) <= 2 and op.dilations == (1, 1)
     )
-    if not fits:
-        return None
-    array = weights.array.astype(np.int64).reshape(_KERNEL * _KERNEL, channels).T
-    s = dsp_scales(array, op.parameters(site), site.input(0).quant.zero_point)
+    s = _scales(op, site) if fits else None
     if s is None:
         return None
-    w = s.weights.reshape(channels, _KERNEL, _KERNEL) & 0xFF
+    w = s.weights.reshape(-1, _KERNEL, _KERNEL) & 0xFF
     packed = w[..., 0] | w[..., 1] << 8 | w[..., 1] << 16 | w[..., 2] << 24
     columns = (packed, np.stack([2 * s.bias, s.multiplier, s.offset, s.shift], axis=1))
     band, words = _band(op, site)
     return Planes(
         band, words, _bytes(op, band, words), s.way, wrapped(np.concatenate(columns, axis=1))
     )
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The constants of td_dsp_depthwise_taps: the way of the requantization and the words of each block."""
+
+    way: int
+    stream: npt.NDArray[np.int32]
+
+
+def taps(op: DepthwiseConv2D, site: Site) -> Taps | None:
+    """The constants of any depthwise layer without a multiplier, or None where the kernel cannot compute it."""
+    s = _scales(op, site)
+    if s is None:
+        return None
+    scales = np.stack([s.multiplier, s.offset, s.shift], axis=1)
+    # [block][tap][even or odd channels][low or high lane]
+    lanes = (2 * s.weights).reshape(-1, 2, 2, s.weights.shape[1]).transpose(0, 3, 2, 1) & 0xFFFF
+    blocks = len(lanes)
+    columns = (
+        (2 * s.bias).reshape(blocks, _BLOCK),
+        scales.reshape(blocks, 3 * _BLOCK),
+        (lanes[..., 0] | lanes[..., 1] << 16).reshape(blocks, -1),
+    )
+    return Taps(s.way, wrapped(np.concatenate(columns, axis=1)))
+
+
+def _scales(op: DepthwiseConv2D, site: Site) -> DspScales | None:
+    channels = site.input(0).shape[3]
+    if op.multiplier(site) != 1 or channels % _BLOCK:
+        return None
+    array = site.input(1).array.astype(np.int64).reshape(-1, channels).T
+    return dsp_scales(array, op.parameters(site), site.input(0).quant.zero_point)
 
 
 def covers_image(op: DepthwiseConv2D, site: Site, p: Planes) -> bool:

@@ -6,6 +6,7 @@ such kernel for the layer, and the portable one is used.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ CLAMPED, TIES, ANY = 0, 1, 2
 DOUBLING_BOUND = 2**30
 PAIR_BOUND = 2**23
 _MOST_SHIFT = 22
-_UNROLLS = (8, 4, 2)
+_UNROLLS = (8, 7, 6, 5, 4, 2)
 _LOOP_INSTRUCTIONS, _STEP_INSTRUCTIONS = 3, 12
 
 Int64Array = npt.NDArray[np.int64]
@@ -143,10 +144,14 @@ def _by_pair(values: Int64Array, pairs: int) -> Int64Array:
 
 
 def _unroll(depth: int) -> tuple[int, int]:
-    """The unrolling with the fewest instructions, and the words of lanes with it."""
+    """The unrolling with the fewest instructions, and the words of lanes with it; four inputs are two words."""
+
+    def words(unroll: int) -> int:
+        each = math.lcm(unroll, 2)
+        return -(-depth // (2 * each)) * each
 
     def cost(unroll: int) -> int:
-        return -(-depth // (2 * unroll)) * (_STEP_INSTRUCTIONS * unroll + _LOOP_INSTRUCTIONS)
+        return words(unroll) // unroll * (_STEP_INSTRUCTIONS * unroll + _LOOP_INSTRUCTIONS)
 
     unroll = min(_UNROLLS, key=cost)
-    return unroll, -(-depth // (2 * unroll)) * unroll
+    return unroll, words(unroll)

@@ -52,6 +52,7 @@ LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.ADD: lower_dsp.add,
     dsp.CONVOLUTION: lower_dsp.conv_2d,
     dsp.DEPTHWISE: lower_dsp.depthwise,
+    dsp.DEPTHWISE_TAPS: lower_dsp.depthwise_taps,
     dsp.ROWS: lower_dsp.rows,
 }
 """The kernels for the DSP extension, by the name of the choice."""

@@ -11,7 +11,7 @@ from tinydeploy.ir.types import Array
 from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
 from tinydeploy.plan.dsp_add import linear_add
-from tinydeploy.plan.dsp_depthwise import planes
+from tinydeploy.plan.dsp_depthwise import planes, taps
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products, wrapped
 
 _ROWS = "td_dsp_rows"
@@ -41,22 +41,22 @@ def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
+    return _layer(_HEADER, _CONV, Struct((*_window(op, at), ("dot", shape))), dot.stream)
+
+
+def _window(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
     x, weights, y = at.site.input(0), at.site.input(1), at.site.output
-    whole = Struct(
-        (
-            ("images", x.shape[0]),
-            ("in_h", x.shape[1]),
-            ("in_w", x.shape[2]),
-            ("in_c", x.shape[3]),
-            ("out_h", y.shape[1]),
-            ("out_w", y.shape[2]),
-            *geometry(op, (weights.shape[1], weights.shape[2])),
-            ("in_zero_point", x.quant.zero_point),
-            ("padded", int(not op.padding.none)),
-            ("dot", shape),
-        )
+    return (
+        ("images", x.shape[0]),
+        ("in_h", x.shape[1]),
+        ("in_w", x.shape[2]),
+        ("in_c", x.shape[3]),
+        ("out_h", y.shape[1]),
+        ("out_w", y.shape[2]),
+        *geometry(op, (weights.shape[1], weights.shape[2])),
+        ("in_zero_point", x.quant.zero_point),
+        ("padded", int(not op.padding.none)),
     )
-    return _layer(_HEADER, _CONV, whole, dot.stream)
 
 
 def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
@@ -80,6 +80,20 @@ def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
         out=dsp_output(op.parameters(at.site), p.way),
     )
     return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", shape, p.stream)
+
+
+def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:
+    t = taps(op, at.site)
+    assert t is not None, "the plan chose this kernel because they exist"
+    kernel = "td_dsp_depthwise_taps"
+    shape = Struct((*_window(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
+    return LayerCode(
+        "td_kernels_dsp_taps.h",
+        kernel,
+        (Shape("td_dsp_taps_shape", shape),),
+        (call(kernel, ("&shape", "{stream}", "x0", "y")),),
+        (Constant("stream", "int32_t", t.stream),),
+    )
 
 
 def add(op: Add, at: Context) -> LayerCode:

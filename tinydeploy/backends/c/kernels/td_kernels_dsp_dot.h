@@ -14,7 +14,7 @@
 
 #include "td_kernels_dsp.h"
 
-/* `words` words of lanes for each channel pair, a multiple of `unroll`, which is 2, 4 or 8. */
+/* `words` words of lanes for each channel pair, a multiple of `unroll`, which is 2 or 4 to 8. */
 typedef struct {
     int32_t words, unroll, outputs;
     td_dsp_output out;
@@ -29,7 +29,24 @@ typedef struct {
  * is there, for their weights are 0. */
 static TD_INLINE void td_dsp_widen(const int8_t *x, int32_t count, int32_t stride, int32_t *to)
 {
-    const int8_t *end = x + (count & ~3);
+    const int8_t *end = x + (count & ~15);
+    while (x < end) {
+        const uint32_t v0 = td_load_word(x);
+        const uint32_t v1 = td_load_word(x + 4);
+        const uint32_t v2 = td_load_word(x + 8);
+        const uint32_t v3 = td_load_word(x + 12);
+        to[0] = (int32_t)td_even_bytes(v0);
+        to[stride] = (int32_t)td_odd_bytes(v0);
+        to[2 * stride] = (int32_t)td_even_bytes(v1);
+        to[3 * stride] = (int32_t)td_odd_bytes(v1);
+        to[4 * stride] = (int32_t)td_even_bytes(v2);
+        to[5 * stride] = (int32_t)td_odd_bytes(v2);
+        to[6 * stride] = (int32_t)td_even_bytes(v3);
+        to[7 * stride] = (int32_t)td_odd_bytes(v3);
+        to += 8 * stride;
+        x += 16;
+    }
+    end = x + (count & 12);
     while (x < end) {
         const uint32_t v = td_load_word(x);
         to[0] = (int32_t)td_even_bytes(v);
@@ -137,6 +154,12 @@ static TD_INLINE const int32_t *td_dsp_sum_4(const td_dsp_dot_shape *s, const in
     w += 2;
     if (s->unroll == 8) {
         TD_DSP_FOUR(TD_DSP_FOUR_STEPS TD_DSP_FOUR_STEPS);
+    } else if (s->unroll == 7) {
+        TD_DSP_FOUR(TD_DSP_FOUR_STEPS TD_DSP_TWO_STEPS TD_DSP_STEP);
+    } else if (s->unroll == 6) {
+        TD_DSP_FOUR(TD_DSP_FOUR_STEPS TD_DSP_TWO_STEPS);
+    } else if (s->unroll == 5) {
+        TD_DSP_FOUR(TD_DSP_FOUR_STEPS TD_DSP_STEP);
     } else if (s->unroll == 4) {
         TD_DSP_FOUR(TD_DSP_FOUR_STEPS);
     } else {
@@ -174,6 +197,8 @@ static TD_INLINE const int32_t *td_dsp_sum_1(const td_dsp_dot_shape *s, const in
     w += 2;
     if (s->unroll == 8) {
         TD_DSP_ONE(TD_DSP_ONE_STEP TD_DSP_ONE_STEP TD_DSP_ONE_STEP TD_DSP_ONE_STEP);
+    } else if (s->unroll == 6) {
+        TD_DSP_ONE(TD_DSP_ONE_STEP TD_DSP_ONE_STEP TD_DSP_ONE_STEP);
     } else if (s->unroll == 4) {
         TD_DSP_ONE(TD_DSP_ONE_STEP TD_DSP_ONE_STEP);
     } else {
