@@ -1,3 +1,24 @@
-"""tinydeploy takes a trained neural network to a microcontroller."""
+"""tinydeploy takes a trained neural network to a microcontroller.
+
+The functions of the command line, for a notebook: `load_model`, `compress`, `export_c`, `verify`, `profile`
+and `evaluate`; `tinydeploy.api` documents each.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tinydeploy.api import compress, evaluate, export_c, load_model, profile, verify
 
 __version__ = "0.1.0"
+
+__all__ = ["__version__", "compress", "evaluate", "export_c", "load_model", "profile", "verify"]
+
+
+def __getattr__(name: str) -> Any:
+    """Loads the API when it is first used, so that `tinydeploy --help` need not wait for numpy."""
+    if name in __all__:
+        return getattr(importlib.import_module("tinydeploy.api"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

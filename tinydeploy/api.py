@@ -8,14 +8,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tinydeploy import compress as compressing
-from tinydeploy import evaluation, verification
-from tinydeploy import profile as profiling
+from tinydeploy import compression, evaluation, profiling, verification
 from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.backends.onnx import write_onnx
 from tinydeploy.backends.tflite import write_tflite
-from tinydeploy.compress import Compression, CompressOptions, Inputs
+from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import fit_samples, random_samples, read_dataset
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
@@ -25,7 +23,7 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
 from tinydeploy.model import Model, load_model
-from tinydeploy.profile import Profile
+from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.prune.select import SelectOptions
 from tinydeploy.pruning import PruneOptions
@@ -220,7 +218,7 @@ def compress(
     )
     fits = _fit_test(model, where, goal) if goal.kind in ("flash", "ram") else None
     given = Inputs(model.graph, training, held, model.path, where.name, fits)
-    result = compressing.compress(given, options, progress=progress)
+    result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):
         result = replace(result, forced=force)
         write_files(_compressed_files(result), Path(output))

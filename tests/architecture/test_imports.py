@@ -23,7 +23,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"backends", "emulate"}),
     frozenset(
         {
-            *("latency", "measure", "verification", "profile", "export", "model", "pruning", "compress"),
+            *("latency", "measure", "verification", "profiling", "export", "model", "pruning", "compression"),
             "report",
         }
     ),

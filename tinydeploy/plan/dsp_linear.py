@@ -31,7 +31,8 @@ Int64Array = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class DspScales:
-    """A linear layer with the channels that never change made trivial, and its scales as the kernels take them.
+    """A linear layer with the channels that never change made trivial, and its scales as the kernels
+    take them.
 
     Attributes:
         way: TD_DSP_CLAMPED, TD_DSP_TIES or TD_DSP_ANY.

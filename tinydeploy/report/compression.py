@@ -7,7 +7,7 @@ import math
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from tinydeploy.compress import Compression, Stage
+from tinydeploy.compression import Compression, Stage
 from tinydeploy.report.tables import text_table
 
 

@@ -6,7 +6,7 @@ from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.show import attributes
 from tinydeploy.ir.types import Value
 from tinydeploy.ir.verify import graph_macs, node_macs
-from tinydeploy.profile import graph_params
+from tinydeploy.profiling import graph_params
 
 
 def graph_summary(graph: Graph, model: str) -> dict[str, object]:

@@ -12,7 +12,7 @@ from rich.text import Text
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import Export
-from tinydeploy.profile import LayerProfile, Profile, TargetProfile
+from tinydeploy.profiling import LayerProfile, Profile, TargetProfile
 from tinydeploy.targets import Target
 from tinydeploy.verification import Verification
 

@@ -13,9 +13,13 @@ from tinydeploy.backends.c.model import Model, Port, lower_model
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.ir.graph import Graph
 from tinydeploy.passes.outputs import copy_outputs
-from tinydeploy.plan import Plan, choose_kernels, plan_memory
+from tinydeploy.plan import Plan, plan_memory
+from tinydeploy.plan.select import select_kernels
 
 KERNEL_COMMON = "td_kernels.h"
+
+SPARE_BYTES = {"latency": 512, "balanced": 512, "flash": 0, "ram": 0}
+"""What fast kernels may add to the arena, for each --optimize."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +64,11 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     """
     check_name(options.name)
     graph = copy_outputs(graph)
-    kernels = choose_kernels(graph, has_dsp=options.dsp)
+    kernels = select_kernels(
+        graph,
+        has_dsp=options.dsp and options.optimize != "flash",
+        spare_bytes=SPARE_BYTES[options.optimize],
+    )
     plan = plan_memory(graph, kernels)
     model = lower_model(graph, plan, kernels, options.name)
     n = options.name

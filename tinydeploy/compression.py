@@ -17,7 +17,7 @@ from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
 from tinydeploy.ops.quantize import quantize_array
 from tinydeploy.plan import plan_memory
-from tinydeploy.profile import graph_params
+from tinydeploy.profiling import graph_params
 from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
