@@ -24,6 +24,7 @@ class DspKernel:
     name: str
     scratch_bytes: int = 0
     in_place: bool = False
+    in_place_bytes: int = 0
 
 
 def kernel_for(op: Op, site: Site) -> DspKernel | None:
@@ -55,10 +56,19 @@ def _convolution(op: Conv2D, site: Site) -> DspKernel | None:
     if op.groups(site) > 1:
         return None
     dot = dot_products(op, site)
-    pixels = site.output.elements // site.output.shape[3]
+    images, rows, columns, _ = site.output.shape
     if dot is None or is_rows(op, site):
-        return _rows(dot, pixels)
-    return DspKernel(CONVOLUTION, _lanes(dot, pixels) + _window_bytes(dot, site))
+        return _rows(dot, images * rows * columns)
+    ring = ring_rows(op) * columns * site.input(0).shape[3]
+    in_place = op.strides == (1, 1) and site.input(0).shape == site.output.shape
+    pays = in_place and 2 * ring <= site.output.bytes
+    scratch = _lanes(dot, rows * columns) + _window_bytes(dot, site)
+    return DspKernel(CONVOLUTION, scratch, pays, ring if pays else 0)
+
+
+def ring_rows(op: Conv2D) -> int:
+    """Rows of its input that a convolution saves where its output is written over them."""
+    return op.padding.top + 1
 
 
 def _depthwise(op: DepthwiseConv2D, site: Site) -> DspKernel | None:

@@ -40,7 +40,8 @@ def linear_add(op: Add, site: Site) -> LinearAdd | None:
     if a.shape != b.shape or a.shape != site.output.shape:
         return None
     target = _every_sum(op, site)
-    low, high = int(target.min()), int(target.max())
+    r = op.parameters(site).output
+    low, high = r.low, r.high
     ratios = [v.quant.scale / site.output.quant.scale for v in (a, b)]
     shift = _shift(ratios, (a.quant.zero_point, b.quant.zero_point), site.output.quant.zero_point)
     if shift < 1:

@@ -38,9 +38,7 @@ class Planes:
 
 def planes(op: DepthwiseConv2D, site: Site) -> Planes | None:
     """The planes of a 3x3 layer with strides of 1 or 2, or None where the kernel cannot compute it."""
-    fits = (
-        site.input(1).shape[1:3] == (_KERNEL, _KERNEL) and max(op.strides) <= 2 and op.dilations == (1, 1)
-    )
+    fits = site.input(1).shape[1:3] == (_KERNEL, _KERNEL) and max(op.strides) <= 2 and op.dilations == (1, 1)
     s = _scales(op, site) if fits else None
     if s is None:
         return None
@@ -48,9 +46,7 @@ def planes(op: DepthwiseConv2D, site: Site) -> Planes | None:
     packed = w[..., 0] | w[..., 1] << 8 | w[..., 1] << 16 | w[..., 2] << 24
     columns = (packed, np.stack([2 * s.bias, s.multiplier, s.offset, s.shift], axis=1))
     band, words = _band(op, site)
-    return Planes(
-        band, words, _bytes(op, band, words), s.way, wrapped(np.concatenate(columns, axis=1))
-    )
+    return Planes(band, words, _bytes(op, band, words), s.way, wrapped(np.concatenate(columns, axis=1)))
 
 
 @dataclass(frozen=True)
@@ -62,7 +58,7 @@ class Taps:
 
 
 def taps(op: DepthwiseConv2D, site: Site) -> Taps | None:
-    """The constants of any depthwise layer without a multiplier, or None where the kernel cannot compute it."""
+    """The constants of any depthwise layer without a multiplier; None where the kernel cannot compute it."""
     s = _scales(op, site)
     if s is None:
         return None

@@ -145,7 +145,7 @@ def _by_pair(values: Int64Array, pairs: int) -> Int64Array:
 
 
 def _unroll(depth: int) -> tuple[int, int]:
-    """The unrolling with the fewest instructions, and the words of lanes with it; four inputs are two words."""
+    """The unrolling with the fewest instructions, and the words of lanes with it: two for four inputs."""
 
     def words(unroll: int) -> int:
         each = math.lcm(unroll, 2)

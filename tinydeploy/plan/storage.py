@@ -35,12 +35,14 @@ class Storage:
         buffer_of: buffer name by activation name.
         view_of: for a value that is another one reshaped without a copy, the name of that value.
         scratch_of: buffer name by node name.
+        in_place: the nodes whose output takes the place of an input.
     """
 
     buffers: tuple[Buffer, ...]
     buffer_of: dict[str, str]
     view_of: dict[str, str]
     scratch_of: dict[str, str]
+    in_place: frozenset[str]
 
 
 class _Sharing:
@@ -112,6 +114,7 @@ def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
         sharing.add(name, -1)
     scratch: list[Buffer] = []
     scratch_of: dict[str, str] = {}
+    in_place: set[str] = set()
     for i, node in enumerate(graph.nodes):
         output = node.outputs[0]
         reused = sharing.reusable_input(i, node)
@@ -121,9 +124,11 @@ def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
             sharing.join(output, source, i)
         elif reused is not None:
             sharing.join(output, reused, i)
+            in_place.add(node.name)
         else:
             sharing.add(output, i)
-        size = kernels[node.name].scratch_bytes
+        kernel = kernels[node.name]
+        size = kernel.scratch_bytes + (kernel.in_place_bytes if node.name in in_place else 0)
         if size:
             scratch_of[node.name] = f"scratch of {node.name}"
             scratch.append(Buffer(scratch_of[node.name], size, i, i, ()))
@@ -131,4 +136,4 @@ def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
         Buffer(root, graph.value(root).bytes, sharing.first[root], sharing.last[root], tuple(members))
         for root, members in sharing.members.items()
     ]
-    return Storage((*buffers, *scratch), sharing.root, sharing.view_of, scratch_of)
+    return Storage((*buffers, *scratch), sharing.root, sharing.view_of, scratch_of, frozenset(in_place))

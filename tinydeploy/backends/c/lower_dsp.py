@@ -10,6 +10,7 @@ from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
+from tinydeploy.plan.dsp import ring_rows
 from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import planes, taps
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products, wrapped
@@ -41,7 +42,8 @@ def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
-    return _layer(_HEADER, _CONV, Struct((*_window(op, at), ("dot", shape))), dot.stream)
+    ring = ring_rows(op) if at.in_place else 0
+    return _layer(_HEADER, _CONV, Struct((*_window(op, at), ("ring", ring), ("dot", shape))), dot.stream)
 
 
 def _window(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
