@@ -21,7 +21,8 @@ from tinydeploy.ops import Activation, Reshape
 from tinydeploy.passes.outputs import copy_outputs
 from tinydeploy.plan import Placement, Plan, plan_memory
 from tinydeploy.plan.arena import ALIGNMENT, lower_bound, pack
-from tinydeploy.plan.storage import Buffer, assign_storage
+from tinydeploy.plan.kernels import choose_kernels
+from tinydeploy.plan.storage import Buffer, Storage, assign_storage
 
 NETWORKS = [pytest.param(seed, marks=[pytest.mark.slow] * (seed >= 10)) for seed in range(40)]
 
@@ -195,6 +196,11 @@ def test_the_plan_of_a_random_network(seed: int) -> None:
     assert {m for b in plan.storage.buffers for m in b.members} == activations
 
 
+def portable_storage(graph: Graph) -> Storage:
+    """With the portable kernels."""
+    return assign_storage(graph, choose_kernels(graph))
+
+
 def readers_after(graph: Graph, name: str, index: int) -> bool:
     later = graph.nodes[index + 1 :]
     return name in graph.outputs or any(name in node.inputs for node in later)
@@ -203,7 +209,7 @@ def readers_after(graph: Graph, name: str, index: int) -> bool:
 @pytest.mark.parametrize("seed", NETWORKS)
 def test_only_a_dying_input_is_written_over(seed: int) -> None:
     graph = random_network(seed)
-    storage = assign_storage(graph)
+    storage = portable_storage(graph)
     for index, node in enumerate(graph.nodes):
         output = node.outputs[0]
         shared = [
@@ -224,7 +230,7 @@ def test_only_a_dying_input_is_written_over(seed: int) -> None:
 
 
 def storage_of(graph: Graph) -> dict[str, str]:
-    return assign_storage(graph).buffer_of
+    return portable_storage(graph).buffer_of
 
 
 def test_an_elementwise_op_takes_the_place_of_its_dying_input() -> None:
@@ -264,7 +270,7 @@ def test_a_reshape_is_a_view_unless_it_joins_two_buffers_of_the_caller() -> None
     dense = fully_connected(b, x=flat, outputs=12)
     shown = reshape(b, x=dense, to=(3, 4))
     graph = b.graph(shown, reshape(b, x=x, to=(4, 3)))
-    storage = assign_storage(graph)
+    storage = portable_storage(graph)
     assert storage.view_of == {flat.name: x.name, shown.name: dense.name}
     assert storage.buffer_of[flat.name] == x.name
 
@@ -275,7 +281,7 @@ def test_a_view_keeps_the_original_alive() -> None:
     flat = b.node(Reshape((1, 12)), [x], x.quantization)
     y = relu(b, x=x, activation=Activation.RELU)
     z = fully_connected(b, x=reshape(b, x=y, to=(1, 12)), outputs=12)
-    storage = assign_storage(b.graph(add(b, inputs=[z, flat])))
+    storage = portable_storage(b.graph(add(b, inputs=[z, flat])))
     assert storage.buffer_of[y.name] != storage.buffer_of[x.name]
 
 
@@ -305,7 +311,7 @@ def test_scratch_is_only_where_a_patch_is_gathered() -> None:
     ]
     outputs = [conv_2d(b, x=x, outputs=4, **given) for given in (*gathered, *plain)]
     graph = b.graph(*outputs)
-    storage = assign_storage(graph)
+    storage = portable_storage(graph)
     assert list(storage.scratch_of) == [n.name for n in graph.nodes[: len(gathered)]]
     sizes = [b.bytes for b in storage.buffers if not b.members]
     assert sizes == [3 * 3 * 4, 3 * 3 * 2, 3 * 3 * 4]
