@@ -12,9 +12,13 @@ from tinydeploy.plan.dsp_linear import DotProducts, dot_products
 
 ADD = "dsp_add"
 ROWS = "dsp_rows"
+FEW_ROWS = "dsp_few_rows"
 CONVOLUTION = "dsp_conv_2d"
 DEPTHWISE = "dsp_depthwise"
 DEPTHWISE_TAPS = "dsp_depthwise_taps"
+
+_MANY_ROWS = 4
+"""Rows that the kernel with lanes takes at once."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +53,8 @@ def is_rows(op: Conv2D, site: Site) -> bool:
 def _rows(dot: DotProducts | None, rows: int) -> DspKernel | None:
     if dot is None:
         return None
+    if rows < _MANY_ROWS:
+        return DspKernel(FEW_ROWS)
     return DspKernel(ROWS, _lanes(dot, rows), in_place=True)
 
 

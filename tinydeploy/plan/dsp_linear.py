@@ -94,6 +94,7 @@ class DotProducts:
     Attributes:
         depth: inputs of one output.
         words: words of lanes for each channel pair; a multiple of `unroll`.
+        common: multiplier, offset and shift, where all channels have the same.
         stream: int32, in the order that td_kernels_dsp_dot.h states.
     """
 
@@ -101,6 +102,7 @@ class DotProducts:
     words: int
     unroll: int
     way: int
+    common: tuple[int, int, int] | None
     stream: npt.NDArray[np.int32]
 
 
@@ -126,11 +128,15 @@ def dot_products(op: Conv2D | FullyConnected, site: Site) -> DotProducts | None:
     order = lanes.reshape(pairs, words // 2, 2, 2).transpose(0, 1, 3, 2).reshape(pairs, words, 2)
     packed = (order[..., 0] & 0xFFFF) | ((order[..., 1] & 0xFFFF) << 16)
     bias = _by_pair(s.bias, pairs)
-    constants = np.stack([_by_pair(v, pairs) for v in (s.multiplier, s.offset, s.shift)], axis=2)
-    stream = np.concatenate(
-        [(256 * bias[:, :1] + bias[:, 1:]), bias[:, 1:], packed, constants.reshape(pairs, 6)], axis=1
-    )
-    return DotProducts(depth, words, unroll, s.way, wrapped(stream))
+    scales = np.stack([s.multiplier, s.offset, s.shift], axis=1)
+    columns = [256 * bias[:, :1] + bias[:, 1:], bias[:, 1:], packed]
+    common = None
+    if (scales == scales[0]).all():
+        common = (int(scales[0, 0]), int(scales[0, 1]), int(scales[0, 2]))
+    else:
+        by_pair = [_by_pair(v, pairs) for v in scales.T]
+        columns.append(np.stack(by_pair, axis=2).reshape(pairs, 6))
+    return DotProducts(depth, words, unroll, s.way, common, wrapped(np.concatenate(columns, axis=1)))
 
 
 def wrapped(values: Int64Array) -> npt.NDArray[np.int32]:

@@ -56,7 +56,7 @@ class LayerCode:
 
 @dataclass(frozen=True)
 class Context:
-    """Where a layer is written: its node, the values around it, its kernel, and whether it overwrites an input."""
+    """Where a layer is written: node, values around it, kernel, and whether it overwrites an input."""
 
     node: Node
     site: Site

@@ -53,6 +53,7 @@ LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.CONVOLUTION: lower_dsp.conv_2d,
     dsp.DEPTHWISE: lower_dsp.depthwise,
     dsp.DEPTHWISE_TAPS: lower_dsp.depthwise_taps,
+    dsp.FEW_ROWS: lower_dsp.few_rows,
     dsp.ROWS: lower_dsp.rows,
 }
 """The kernels for the DSP extension, by the name of the choice."""

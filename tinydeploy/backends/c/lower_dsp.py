@@ -30,14 +30,34 @@ def _dot(op: Conv2D | FullyConnected, at: Context) -> tuple[DotProducts, Struct]
     assert dot is not None, "the plan chose this kernel because they exist"
     outputs = at.site.input(1).shape[0]
     out = dsp_output(op.parameters(at.site), dot.way)
-    return dot, struct(words=dot.words, unroll=dot.unroll, outputs=outputs, out=out)
+    multiplier, offset, shift = dot.common or (0, 0, 0)
+    scale = struct(multiplier=multiplier, offset=offset, shift=shift)
+    common = int(dot.common is not None)
+    return dot, struct(
+        words=dot.words, unroll=dot.unroll, outputs=outputs, common=common, scale=scale, out=out
+    )
 
 
 def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
+    dot, shape = _rows(op, at)
+    return _layer(_HEADER, _ROWS, shape, dot.stream)
+
+
+def few_rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
+    dot, shape = _rows(op, at)
+    return LayerCode(
+        _HEADER,
+        "td_dsp_few_rows",
+        (Shape(f"{_ROWS}_shape", shape),),
+        (call("td_dsp_few_rows", ("&shape", "{stream}", "x0", "y")),),
+        (Constant("stream", "int32_t", dot.stream),),
+    )
+
+
+def _rows(op: Conv2D | FullyConnected, at: Context) -> tuple[DotProducts, Struct]:
     dot, shape = _dot(op, at)
     count = at.site.input(0).elements // dot.depth
-    whole = struct(rows=count, inputs=dot.depth, dot=shape)
-    return _layer(_HEADER, _ROWS, whole, dot.stream)
+    return dot, struct(rows=count, inputs=dot.depth, dot=shape)
 
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:

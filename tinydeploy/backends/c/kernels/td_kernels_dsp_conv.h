@@ -32,6 +32,41 @@ static TD_INLINE void td_dsp_rows(const td_dsp_rows_shape *s, const int32_t *wei
     }
 }
 
+/* The same for few rows, without scratch; the output is not the place of the input. */
+static TD_INLINE void td_dsp_few_rows(const td_dsp_rows_shape *s, const int32_t *weights, const int8_t *x,
+                                      int8_t *y)
+{
+    const int32_t whole = s->inputs & ~3;
+    for (int32_t row = 0; row < s->rows; row++) {
+        uint32_t rest = 0;
+        for (int32_t i = whole; i < s->inputs; i++) {
+            rest |= ((uint32_t)x[i] & 0xffu) << (8 * (i - whole));
+        }
+        const int32_t *w = weights;
+        for (int32_t o = 0; o < s->dot.outputs; o += 2) {
+            int32_t wide = w[0];
+            int32_t narrow = w[1];
+            td_dsp_sum_narrow(s->inputs, x, w + 2, &wide, &narrow);
+            if (s->inputs % 4) {
+                const uint32_t even = (uint32_t)w[2 + whole / 2];
+                const uint32_t odd = (uint32_t)w[3 + whole / 2];
+                wide = td_smlad(td_odd_bytes(rest), odd, td_smlad(td_even_bytes(rest), even, wide));
+                narrow = td_smlad(td_even_bytes(rest), td_even_bytes(even), narrow);
+                narrow = td_smlad(td_odd_bytes(rest), td_even_bytes(odd), narrow);
+            }
+            w += 2 + s->dot.words;
+            const td_dsp_scale a = td_dsp_next_scale(&s->dot, &w);
+            const td_dsp_scale b = td_dsp_next_scale(&s->dot, &w);
+            y[o] = td_dsp_output_a(wide, narrow, a, &s->dot.out);
+            if (o + 1 < s->dot.outputs) {
+                y[o + 1] = td_dsp_output_b(narrow, b, &s->dot.out);
+            }
+        }
+        x += s->inputs;
+        y += s->dot.outputs;
+    }
+}
+
 typedef struct {
     int32_t images, in_h, in_w, in_c, out_h, out_w;
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;

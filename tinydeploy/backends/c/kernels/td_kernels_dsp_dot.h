@@ -8,7 +8,8 @@
  *
  * The weights of a layer are one stream of words, in the order in which it is read. For each pair of
  * channels: 256 * bias_a + bias_b, bias_b, the words of weights, then multiplier, offset and shift of A and
- * of B. Each four inputs k..k+3 are two words of lanes, (k, k+2) and (k+1, k+3), as SXTB16 unpacks them. */
+ * of B, unless all channels have them in common. Each four inputs k..k+3 are two words of lanes, (k, k+2)
+ * and (k+1, k+3), as SXTB16 unpacks them. */
 #ifndef TD_KERNELS_DSP_DOT_H
 #define TD_KERNELS_DSP_DOT_H
 
@@ -17,6 +18,8 @@
 /* `words` words of lanes for each channel pair, a multiple of `unroll`, which is 2 or 4 to 8. */
 typedef struct {
     int32_t words, unroll, outputs;
+    int32_t common; /* 1 where `scale` is that of every channel */
+    td_dsp_scale scale;
     td_dsp_output out;
 } td_dsp_dot_shape;
 
@@ -179,6 +182,19 @@ static TD_INLINE const int32_t *td_dsp_sum_4(const td_dsp_dot_shape *s, const in
     "sxtb16 %[v], %[v]\n"             \
     "smlad %1, %[z], %[v], %1\n"
 
+/* The same from four int8 values, for a row that is read too rarely to be widened first. */
+#define TD_DSP_NARROW_STEP            \
+    "ldr %[z], [%[q]], #4\n"          \
+    "ldrd %[w], %[v], [%[p]], #8\n"   \
+    "sxtb16 %[x], %[z]\n"             \
+    "smlad %0, %[x], %[w], %0\n"      \
+    "sxtb16 %[w], %[w]\n"             \
+    "smlad %1, %[x], %[w], %1\n"      \
+    "sxtb16 %[z], %[z], ror #8\n"     \
+    "smlad %0, %[z], %[v], %0\n"      \
+    "sxtb16 %[v], %[v]\n"             \
+    "smlad %1, %[z], %[v], %1\n"
+
 #define TD_DSP_ONE(steps)                                                                                   \
     __asm__ volatile("1:\n" steps "cmp %[q], %[end]\n"                                                      \
                      "bne 1b\n"                                                                             \
@@ -208,7 +224,39 @@ static TD_INLINE const int32_t *td_dsp_sum_1(const td_dsp_dot_shape *s, const in
     return w;
 }
 
+/* The sums over the whole words of a row of `count` values. */
+static TD_INLINE const int32_t *td_dsp_sum_narrow(int32_t count, const int8_t *x, const int32_t *w, int32_t *wide,
+                                                  int32_t *narrow)
+{
+    const int8_t *const end = x + (count & ~3);
+    int32_t s0 = *wide;
+    int32_t n0 = *narrow;
+    uint32_t word, other, first, second;
+    if (count >= 16 && count % 16 < 4) {
+        TD_DSP_ONE(TD_DSP_NARROW_STEP TD_DSP_NARROW_STEP TD_DSP_NARROW_STEP TD_DSP_NARROW_STEP);
+    } else if (count >= 4) {
+        TD_DSP_ONE(TD_DSP_NARROW_STEP);
+    }
+    *wide = s0;
+    *narrow = n0;
+    return w;
+}
+
 #else
+
+static TD_INLINE const int32_t *td_dsp_sum_narrow(int32_t count, const int8_t *x, const int32_t *w, int32_t *wide,
+                                                  int32_t *narrow)
+{
+    for (int32_t i = 0; i < (count & ~3); i += 4) {
+        const uint32_t v = td_load_word(x + i);
+        *wide = td_smlad(td_even_bytes(v), (uint32_t)w[0], *wide);
+        *narrow = td_smlad(td_even_bytes(v), td_even_bytes((uint32_t)w[0]), *narrow);
+        *wide = td_smlad(td_odd_bytes(v), (uint32_t)w[1], *wide);
+        *narrow = td_smlad(td_odd_bytes(v), td_even_bytes((uint32_t)w[1]), *narrow);
+        w += 2;
+    }
+    return w;
+}
 
 static TD_INLINE const int32_t *td_dsp_sum(const td_dsp_dot_shape *s, int32_t pixels, const int32_t *x,
                                            const int32_t *w, td_dsp_sums *sums)
@@ -254,6 +302,15 @@ static TD_INLINE int8_t td_dsp_output_b(int32_t narrow, td_dsp_scale b, const td
     return td_dsp_requantize(narrow * 2, b, out);
 }
 
+static TD_INLINE td_dsp_scale td_dsp_next_scale(const td_dsp_dot_shape *s, const int32_t **w)
+{
+    if (s->common) {
+        return s->scale;
+    }
+    *w += 3;
+    return (td_dsp_scale){ (*w)[-3], (*w)[-2], (*w)[-1] };
+}
+
 /* All output channels of `pixels` pixels (4 or 1), whose lanes stand in `x`; pixel p goes to
  * y + p * outputs. */
 static TD_INLINE void td_dsp_dot(const td_dsp_dot_shape *s, int32_t pixels, const int32_t *x, const int32_t *w,
@@ -263,9 +320,8 @@ static TD_INLINE void td_dsp_dot(const td_dsp_dot_shape *s, int32_t pixels, cons
     for (int32_t o = 0; o < s->outputs; o += 2) {
         td_dsp_sums sums;
         w = pixels == 4 ? td_dsp_sum_4(s, x, w, &sums) : td_dsp_sum_1(s, x, w, &sums);
-        const td_dsp_scale a = { w[0], w[1], w[2] };
-        const td_dsp_scale b = { w[3], w[4], w[5] };
-        w += 6;
+        const td_dsp_scale a = td_dsp_next_scale(s, &w);
+        const td_dsp_scale b = td_dsp_next_scale(s, &w);
         y[0] = td_dsp_output_a(sums.wide0, sums.narrow0, a, &s->out);
         if (pixels == 4) {
             y[pitch] = td_dsp_output_a(sums.wide1, sums.narrow1, a, &s->out);
