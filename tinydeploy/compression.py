@@ -16,6 +16,7 @@ from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
 from tinydeploy.ops.quantize import quantize_array
+from tinydeploy.passes.dead_channels import remove_dead_channels
 from tinydeploy.plan import plan_memory
 from tinydeploy.profiling import graph_params
 from tinydeploy.prune.goal import PruneGoal
@@ -164,12 +165,13 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         DeployError: the graph is not float, the data does not fit, or a goal cannot be reached.
         MissingExtraError: training is asked for and torch is not installed.
     """
-    graph = given.graph
-    if graph.is_integer:
+    if given.graph.is_integer:
         raise DeployError(
             "the model is quantized already", where=given.model, hint="tinydeploy export-c takes it as it is"
         )
-    stages = [_stage("float", graph, given)]
+    stages = [_stage("float", given.graph, given)]
+    graph = remove_dead_channels(given.graph)
+    given = replace(given, graph=graph)
     pruned = _prune(given, options, progress)
     trained = _train(pruned.graph, given, options, progress)
     if trained is not graph:

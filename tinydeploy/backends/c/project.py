@@ -12,6 +12,7 @@ from tinydeploy.backends.c import sources
 from tinydeploy.backends.c.model import Model, Port, lower_model
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.ir.graph import Graph
+from tinydeploy.passes.dead_channels import remove_dead_channels
 from tinydeploy.passes.outputs import copy_outputs
 from tinydeploy.plan import Plan, plan_memory
 from tinydeploy.plan.select import select_kernels
@@ -63,7 +64,7 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
         DeployError: the name is no C identifier, the graph is float, or an op has no kernel.
     """
     check_name(options.name)
-    graph = copy_outputs(graph)
+    graph = remove_dead_channels(copy_outputs(graph))
     kernels = select_kernels(
         graph,
         has_dsp=options.dsp and options.optimize != "flash",
