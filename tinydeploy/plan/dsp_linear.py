@@ -95,6 +95,7 @@ class DotProducts:
         depth: inputs of one output.
         words: words of lanes for each channel pair; a multiple of `unroll`.
         common: multiplier, offset and shift, where all channels have the same.
+        quads: the words of two pairs stand in turns, for a kernel that makes four channels at a time.
         stream: int32, in the order that td_kernels_dsp_dot.h states.
     """
 
@@ -103,11 +104,15 @@ class DotProducts:
     unroll: int
     way: int
     common: tuple[int, int, int] | None
+    quads: bool
     stream: npt.NDArray[np.int32]
 
 
-def dot_products(op: Conv2D | FullyConnected, site: Site) -> DotProducts | None:
+def dot_products(op: Conv2D | FullyConnected, site: Site, *, few: bool = False) -> DotProducts | None:
     """The constants of a convolution without groups or a fully connected layer.
+
+    Args:
+        few: for the kernel of few rows, which takes two pairs at a time where there is an even number.
 
     Returns:
         None where a pair of weights does not fit a lane, or a sum may reach 2**23.
@@ -128,15 +133,21 @@ def dot_products(op: Conv2D | FullyConnected, site: Site) -> DotProducts | None:
     order = lanes.reshape(pairs, words // 2, 2, 2).transpose(0, 1, 3, 2).reshape(pairs, words, 2)
     packed = (order[..., 0] & 0xFFFF) | ((order[..., 1] & 0xFFFF) << 16)
     bias = _by_pair(s.bias, pairs)
+    together = 2 if few and pairs % 2 == 0 else 1
+    # [group][pair][four inputs][their two words] becomes [group][four inputs][pair][two words].
+    packed = packed.reshape(pairs // together, together, words // 2, 2).transpose(0, 2, 1, 3)
+    biases = np.concatenate([256 * bias[:, :1] + bias[:, 1:], bias[:, 1:]], axis=1)
+    groups = pairs // together
+    columns = [biases.reshape(groups, -1), packed.reshape(groups, -1)]
     scales = np.stack([s.multiplier, s.offset, s.shift], axis=1)
-    columns = [256 * bias[:, :1] + bias[:, 1:], bias[:, 1:], packed]
     common = None
     if (scales == scales[0]).all():
         common = (int(scales[0, 0]), int(scales[0, 1]), int(scales[0, 2]))
     else:
         by_pair = [_by_pair(v, pairs) for v in scales.T]
-        columns.append(np.stack(by_pair, axis=2).reshape(pairs, 6))
-    return DotProducts(depth, words, unroll, s.way, common, wrapped(np.concatenate(columns, axis=1)))
+        columns.append(np.stack(by_pair, axis=2).reshape(groups, -1))
+    stream = wrapped(np.concatenate(columns, axis=1))
+    return DotProducts(depth, words, unroll, s.way, common, together == 2, stream)
 
 
 def wrapped(values: Int64Array) -> npt.NDArray[np.int32]:

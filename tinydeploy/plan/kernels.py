@@ -22,13 +22,14 @@ class KernelChoice:
         name: `portable`, or the name of a faster kernel that is bit-exact to it.
         scratch_bytes: working memory beside input and output.
         in_place: the output may be the place of an input of the same size that dies here.
-        in_place_bytes: working memory that it takes more where it is.
+        lead: the output may lie over an input that dies here where it starts at least so many bytes before
+            it: it is then never ahead of what is still to be read. None where it may not overlap.
     """
 
     name: str
     scratch_bytes: int = 0
     in_place: bool = False
-    in_place_bytes: int = 0
+    lead: int | None = None
 
 
 Kernels = Mapping[str, KernelChoice]
@@ -39,7 +40,7 @@ def choose_kernel(op: Op, site: Site, *, has_dsp: bool) -> KernelChoice:
     """The kernel of one layer on a core with or without the DSP extension."""
     fast = dsp.kernel_for(op, site) if has_dsp else None
     if fast is not None:
-        return KernelChoice(fast.name, fast.scratch_bytes, fast.in_place or op.in_place, fast.in_place_bytes)
+        return KernelChoice(fast.name, fast.scratch_bytes, fast.in_place or op.in_place, fast.lead)
     return KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place)
 
 

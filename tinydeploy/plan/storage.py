@@ -18,6 +18,8 @@ class Buffer:
         members: every value that lives in it.
         first: -1 for a graph input, which the caller fills before the first node.
         last: the number of nodes for a graph output, which the caller reads afterwards.
+        over: name of the buffer that this one may overlap, where it starts `lead` bytes before it or more:
+            its layer reads the other one to the end while it fills this one.
     """
 
     name: str
@@ -25,6 +27,8 @@ class Buffer:
     first: int
     last: int
     members: tuple[str, ...]
+    over: str | None = None
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,6 +61,7 @@ class _Sharing:
         self.first: dict[str, int] = {}
         self.last: dict[str, int] = {}
         self.view_of: dict[str, str] = {}
+        self.over: dict[str, tuple[str, int]] = {}
         self.last_read = self._last_reads()
 
     def _last_reads(self) -> dict[str, int]:
@@ -106,6 +111,20 @@ class _Sharing:
                 return name
         return None
 
+    def lay_over(self, index: int, node: Node) -> None:
+        """Lets the output overlap a dying first input, as far as the kernel can write behind its reads."""
+        source, lead = node.inputs[0], self.kernels[node.name].lead
+        if lead is None or source is None or self.graph.value(source).is_constant:
+            return
+        if self.last[self.root[source]] == index:
+            self.over[node.outputs[0]] = (self.root[source], lead)
+
+    def buffer(self, root: str) -> Buffer:
+        over, lead = self.over.get(root, (None, 0))
+        members = tuple(self.members[root])
+        size = self.graph.value(root).bytes
+        return Buffer(root, size, self.first[root], self.last[root], members, over, lead)
+
 
 def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
     """Decides views and in-place writes, and gives the live range of every buffer."""
@@ -127,13 +146,10 @@ def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
             in_place.add(node.name)
         else:
             sharing.add(output, i)
-        kernel = kernels[node.name]
-        size = kernel.scratch_bytes + (kernel.in_place_bytes if node.name in in_place else 0)
+            sharing.lay_over(i, node)
+        size = kernels[node.name].scratch_bytes
         if size:
             scratch_of[node.name] = f"scratch of {node.name}"
             scratch.append(Buffer(scratch_of[node.name], size, i, i, ()))
-    buffers = [
-        Buffer(root, graph.value(root).bytes, sharing.first[root], sharing.last[root], tuple(members))
-        for root, members in sharing.members.items()
-    ]
+    buffers = [sharing.buffer(root) for root in sharing.members]
     return Storage((*buffers, *scratch), sharing.root, sharing.view_of, scratch_of, frozenset(in_place))

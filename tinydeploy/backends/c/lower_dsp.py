@@ -10,7 +10,6 @@ from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
-from tinydeploy.plan.dsp import ring_rows
 from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import planes, taps
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products, wrapped
@@ -25,8 +24,8 @@ def dsp_output(p: LinearParameters, way: int) -> Struct:
     return struct(way=way, low=p.requantization.low, high=p.requantization.high)
 
 
-def _dot(op: Conv2D | FullyConnected, at: Context) -> tuple[DotProducts, Struct]:
-    dot = dot_products(op, at.site)
+def _dot(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tuple[DotProducts, Struct]:
+    dot = dot_products(op, at.site, few=few)
     assert dot is not None, "the plan chose this kernel because they exist"
     outputs = at.site.input(1).shape[0]
     out = dsp_output(op.parameters(at.site), dot.way)
@@ -44,26 +43,26 @@ def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
 
 
 def few_rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
-    dot, shape = _rows(op, at)
+    dot, shape = _rows(op, at, few=True)
+    kernel = "td_dsp_few_rows_by_four" if dot.quads else "td_dsp_few_rows"
     return LayerCode(
         _HEADER,
-        "td_dsp_few_rows",
+        kernel,
         (Shape(f"{_ROWS}_shape", shape),),
-        (call("td_dsp_few_rows", ("&shape", "{stream}", "x0", "y")),),
+        (call(kernel, ("&shape", "{stream}", "x0", "y")),),
         (Constant("stream", "int32_t", dot.stream),),
     )
 
 
-def _rows(op: Conv2D | FullyConnected, at: Context) -> tuple[DotProducts, Struct]:
-    dot, shape = _dot(op, at)
+def _rows(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tuple[DotProducts, Struct]:
+    dot, shape = _dot(op, at, few=few)
     count = at.site.input(0).elements // dot.depth
     return dot, struct(rows=count, inputs=dot.depth, dot=shape)
 
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
-    ring = ring_rows(op) if at.in_place else 0
-    return _layer(_HEADER, _CONV, Struct((*_window(op, at), ("ring", ring), ("dot", shape))), dot.stream)
+    return _layer(_HEADER, _CONV, Struct((*_window(op, at), ("dot", shape))), dot.stream)
 
 
 def _window(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:

@@ -1,6 +1,6 @@
 /* CONV_2D and FULLY_CONNECTED on the DSP extension: the inputs of four output pixels are widened to int16
- * once and used for all output channels. The output may be the place of the input where no pixel is larger
- * than the input's and each pixel is made from its own alone. */
+ * once and used for all output channels. Pixels are made in the order in which they stand, so the output may
+ * lie over the input where it starts so far before it that nothing is written before it was read. */
 #ifndef TD_KERNELS_DSP_CONV_H
 #define TD_KERNELS_DSP_CONV_H
 
@@ -32,16 +32,23 @@ static TD_INLINE void td_dsp_rows(const td_dsp_rows_shape *s, const int32_t *wei
     }
 }
 
-/* The same for few rows, without scratch; the output is not the place of the input. */
+/* The end of a row that is no multiple of 4, as if zeros stood behind it. */
+static TD_INLINE uint32_t td_dsp_rest(const int8_t *x, int32_t from, int32_t count)
+{
+    uint32_t rest = 0;
+    for (int32_t i = from; i < count; i++) {
+        rest |= ((uint32_t)x[i] & 0xffu) << (8 * (i - from));
+    }
+    return rest;
+}
+
+/* td_dsp_rows for few rows, without scratch; a row is read again for each of its outputs. */
 static TD_INLINE void td_dsp_few_rows(const td_dsp_rows_shape *s, const int32_t *weights, const int8_t *x,
                                       int8_t *y)
 {
     const int32_t whole = s->inputs & ~3;
     for (int32_t row = 0; row < s->rows; row++) {
-        uint32_t rest = 0;
-        for (int32_t i = whole; i < s->inputs; i++) {
-            rest |= ((uint32_t)x[i] & 0xffu) << (8 * (i - whole));
-        }
+        const uint32_t rest = td_dsp_rest(x, whole, s->inputs);
         const int32_t *w = weights;
         for (int32_t o = 0; o < s->dot.outputs; o += 2) {
             int32_t wide = w[0];
@@ -67,22 +74,47 @@ static TD_INLINE void td_dsp_few_rows(const td_dsp_rows_shape *s, const int32_t 
     }
 }
 
+/* The same for a number of outputs that has an even number of pairs: two pairs at a time. */
+static TD_INLINE void td_dsp_few_rows_by_four(const td_dsp_rows_shape *s, const int32_t *weights, const int8_t *x,
+                                              int8_t *y)
+{
+    const td_dsp_output *const out = &s->dot.out;
+    const int32_t whole = s->inputs & ~3;
+    for (int32_t row = 0; row < s->rows; row++) {
+        const uint32_t rest = td_dsp_rest(x, whole, s->inputs);
+        const int32_t *w = weights;
+        for (int32_t o = 0; o < s->dot.outputs; o += 4) {
+            td_dsp_sums sums = { w[0], w[2], 0, 0, w[1], w[3], 0, 0 };
+            td_dsp_sum_quad(s->inputs, x, w + 4, &sums);
+            if (s->inputs % 4) {
+                int8_t last[4];
+                td_store_word(last, rest);
+                td_dsp_sum_quad(4, last, w + 4 + whole, &sums);
+            }
+            w += 4 + 2 * s->dot.words;
+            const td_dsp_scale a = td_dsp_next_scale(&s->dot, &w);
+            const td_dsp_scale b = td_dsp_next_scale(&s->dot, &w);
+            y[o] = td_dsp_output_a(sums.wide0, sums.narrow0, a, out);
+            y[o + 1] = td_dsp_output_b(sums.narrow0, b, out);
+            const td_dsp_scale c = td_dsp_next_scale(&s->dot, &w);
+            const td_dsp_scale d = td_dsp_next_scale(&s->dot, &w);
+            y[o + 2] = td_dsp_output_a(sums.wide1, sums.narrow1, c, out);
+            if (o + 3 < s->dot.outputs) {
+                y[o + 3] = td_dsp_output_b(sums.narrow1, d, out);
+            }
+        }
+        x += s->inputs;
+        y += s->dot.outputs;
+    }
+}
+
 typedef struct {
     int32_t images, in_h, in_w, in_c, out_h, out_w;
     int32_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     int32_t in_zero_point;
     int32_t padded; /* 1 where some window reaches outside the input */
-    int32_t ring;   /* pad_top + 1 where the output is written over the input, else 0 */
     td_dsp_dot_shape dot;
 } td_dsp_conv_2d_shape;
-
-/* Where a window's rows are read. An input row is saved in the ring before output is written over it, and
- * read from there from then on; a later output row looks back at no more than pad_top rows and itself. */
-typedef struct {
-    const int8_t *x;
-    int8_t *ring;
-    int32_t saved;
-} td_dsp_rows_at;
 
 /* `count` bytes, at least 4, at any two addresses; the last word overlaps the one before it. */
 static TD_INLINE void td_dsp_copy(int8_t *to, const int8_t *from, int32_t count)
@@ -103,29 +135,8 @@ static TD_INLINE void td_dsp_copy_or_fill(int8_t *to, const int8_t *from, int32_
     }
 }
 
-static TD_INLINE const int8_t *td_dsp_row(const td_dsp_conv_2d_shape *s, const td_dsp_rows_at *at, int32_t row)
-{
-    const int32_t bytes = s->in_w * s->in_c;
-    return s->ring > 0 && row < at->saved ? at->ring + row % s->ring * bytes : at->x + row * bytes;
-}
-
-/* Saves the rows up to that of output pixel `pixel`. */
-static TD_INLINE void td_dsp_save_rows(const td_dsp_conv_2d_shape *s, td_dsp_rows_at *at, int32_t pixel)
-{
-    const int32_t bytes = s->in_w * s->in_c;
-    while (s->ring > 0 && at->saved * s->out_w <= pixel) {
-        int8_t *const to = at->ring + at->saved % s->ring * bytes;
-        if (bytes < 4) {
-            td_dsp_copy_or_fill(to, at->x + at->saved * bytes, bytes, 1, 0);
-        } else {
-            td_dsp_copy(to, at->x + at->saved * bytes, bytes);
-        }
-        at->saved++;
-    }
-}
-
 /* The window at (iy, ix) as bytes, row by row, with the zero point where it is outside. */
-static TD_INLINE void td_dsp_gather(const td_dsp_conv_2d_shape *s, const td_dsp_rows_at *at, int32_t iy,
+static TD_INLINE void td_dsp_gather(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t iy,
                                     int32_t ix, int8_t *to)
 {
     const int32_t run = s->kernel_w * s->in_c;
@@ -134,14 +145,14 @@ static TD_INLINE void td_dsp_gather(const td_dsp_conv_2d_shape *s, const td_dsp_
         const int32_t row = iy + ky * s->dilation_h;
         const int32_t row_inside = !s->padded || (row >= 0 && row < s->in_h);
         if (inside && row_inside && s->dilation_w == 1 && run >= 4) {
-            td_dsp_copy(to, td_dsp_row(s, at, row) + ix * s->in_c, run);
+            td_dsp_copy(to, x + (row * s->in_w + ix) * s->in_c, run);
             to += run;
             continue;
         }
         for (int32_t kx = 0; kx < s->kernel_w; kx++) {
             const int32_t column = ix + kx * s->dilation_w;
             const int32_t both = row_inside && column >= 0 && column < s->in_w;
-            td_dsp_copy_or_fill(to, both ? td_dsp_row(s, at, row) + column * s->in_c : at->x, s->in_c,
+            td_dsp_copy_or_fill(to, both ? x + (row * s->in_w + column) * s->in_c : x, s->in_c,
                                 both, s->in_zero_point);
             to += s->in_c;
         }
@@ -158,7 +169,7 @@ static TD_INLINE int32_t *td_dsp_fill(int32_t count, int32_t stride, uint32_t bo
 }
 
 /* The window at (iy, ix) as lanes, `stride` words apart; in_c is a multiple of 4. */
-static TD_INLINE void td_dsp_widen_window(const td_dsp_conv_2d_shape *s, const td_dsp_rows_at *at, int32_t iy,
+static TD_INLINE void td_dsp_widen_window(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t iy,
                                           int32_t ix, int32_t stride, int32_t *to)
 {
     const int32_t run = s->kernel_w * s->in_c;
@@ -169,7 +180,7 @@ static TD_INLINE void td_dsp_widen_window(const td_dsp_conv_2d_shape *s, const t
         if (s->padded && (row < 0 || row >= s->in_h)) {
             to = td_dsp_fill(run, stride, zero, to);
         } else if (inside && s->dilation_w == 1) {
-            td_dsp_widen(td_dsp_row(s, at, row) + ix * s->in_c, run, stride, to);
+            td_dsp_widen(x + (row * s->in_w + ix) * s->in_c, run, stride, to);
             to += run / 2 * stride;
         } else {
             for (int32_t kx = 0; kx < s->kernel_w; kx++) {
@@ -177,7 +188,7 @@ static TD_INLINE void td_dsp_widen_window(const td_dsp_conv_2d_shape *s, const t
                 if (column < 0 || column >= s->in_w) {
                     to = td_dsp_fill(s->in_c, stride, zero, to);
                 } else {
-                    td_dsp_widen(td_dsp_row(s, at, row) + column * s->in_c, s->in_c, stride, to);
+                    td_dsp_widen(x + (row * s->in_w + column) * s->in_c, s->in_c, stride, to);
                     to += s->in_c / 2 * stride;
                 }
             }
@@ -187,7 +198,7 @@ static TD_INLINE void td_dsp_widen_window(const td_dsp_conv_2d_shape *s, const t
 
 /* One window of `stride` (4, or 1 for a single one) side by side: lanes straight from the input where a
  * pixel's channels are whole words, else by way of `bytes`. */
-static TD_INLINE void td_dsp_window(const td_dsp_conv_2d_shape *s, const td_dsp_rows_at *at, int32_t pixel,
+static TD_INLINE void td_dsp_window(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t pixel,
                                     int32_t stride, int32_t *to, int8_t *bytes)
 {
     const int32_t oy = pixel / s->out_w;
@@ -195,47 +206,41 @@ static TD_INLINE void td_dsp_window(const td_dsp_conv_2d_shape *s, const td_dsp_
     const int32_t iy = oy * s->stride_h - s->pad_top;
     const int32_t ix = ox * s->stride_w - s->pad_left;
     if (s->in_c % 4 == 0) {
-        td_dsp_widen_window(s, at, iy, ix, stride, to);
+        td_dsp_widen_window(s, x, iy, ix, stride, to);
     } else {
-        td_dsp_gather(s, at, iy, ix, bytes);
+        td_dsp_gather(s, x, iy, ix, bytes);
         td_dsp_widen(bytes, s->kernel_h * s->kernel_w * s->in_c, stride, to);
     }
 }
 
 static TD_INLINE void td_dsp_conv_image(const td_dsp_conv_2d_shape *s, const int32_t *weights,
-                                        td_dsp_rows_at *at, int8_t *y, int32_t *lanes, int8_t *bytes)
+                                        const int8_t *x, int8_t *y, int32_t *lanes, int8_t *bytes)
 {
     const int32_t pixels = s->out_h * s->out_w;
     int32_t pixel = 0;
     for (; pixel + 4 <= pixels; pixel += 4) {
         for (int32_t p = 0; p < 4; p++) {
-            td_dsp_window(s, at, pixel + p, 4, lanes + p, bytes);
+            td_dsp_window(s, x, pixel + p, 4, lanes + p, bytes);
         }
-        td_dsp_save_rows(s, at, pixel + 3);
         td_dsp_dot(&s->dot, 4, lanes, weights, y);
         y += 4 * s->dot.outputs;
     }
     for (; pixels % 4 && pixel < pixels; pixel++) {
-        td_dsp_window(s, at, pixel, 1, lanes, bytes);
-        td_dsp_save_rows(s, at, pixel);
+        td_dsp_window(s, x, pixel, 1, lanes, bytes);
         td_dsp_dot(&s->dot, 1, lanes, weights, y);
         y += s->dot.outputs;
     }
 }
 
 /* Any convolution without groups. `scratch` holds 4 * dot.words words of lanes, or dot.words where an image
- * has fewer than four pixels; then, where in_c is no multiple of 4, the bytes of one window, rounded up to
- * words; then the ring. */
+ * has fewer than four pixels; then, where in_c is no multiple of 4, the bytes of one window. */
 static TD_INLINE void td_dsp_conv_2d(const td_dsp_conv_2d_shape *s, const int32_t *weights, const int8_t *x,
                                      int8_t *y, int8_t *scratch)
 {
     const int32_t group = s->out_h * s->out_w >= 4 ? 4 : 1;
-    const int32_t depth = s->kernel_h * s->kernel_w * s->in_c;
     int8_t *const bytes = scratch + 4 * group * s->dot.words;
-    int8_t *const ring = bytes + (s->in_c % 4 ? (depth + 3) / 4 * 4 : 0);
     for (int32_t image = 0; image < s->images; image++) {
-        td_dsp_rows_at at = { x, ring, 0 };
-        td_dsp_conv_image(s, weights, &at, y, (int32_t *)(void *)scratch, bytes);
+        td_dsp_conv_image(s, weights, x, y, (int32_t *)(void *)scratch, bytes);
         x += s->in_h * s->in_w * s->in_c;
         y += s->out_h * s->out_w * s->dot.outputs;
     }

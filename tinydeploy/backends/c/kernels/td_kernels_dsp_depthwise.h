@@ -8,7 +8,8 @@
 
 /* `band` output rows are made from one filling of the planes; a plane's row has `words` words, with the
  * zero point where the window leaves the input. A band of all rows makes it possible to write over the
- * input: a block's channels are all read before they are written. */
+ * input in its place: a block's channels are all read before they are written. With other bands the output
+ * may lie over the input where it starts so far before it that no band writes what is still to be read. */
 typedef struct {
     int32_t images, in_h, in_w, in_c, out_h, out_w;
     int32_t stride_h, stride_w, pad_top, pad_left;
@@ -214,10 +215,10 @@ static TD_INLINE void td_dsp_depthwise(const td_dsp_depthwise_shape *s, const in
     int32_t *const planes = (int32_t *)(void *)scratch;
     const int32_t size = ((s->band - 1) * s->stride_h + 3) * s->words;
     for (int32_t image = 0; image < s->images; image++) {
-        for (int32_t c = 0; c < s->in_c; c += 4) {
-            for (int32_t oy = 0; oy < s->out_h; oy += s->band) {
-                const int32_t left = s->out_h - oy;
-                const int32_t rows = s->out_h % s->band && left < s->band ? left : s->band;
+        for (int32_t oy = 0; oy < s->out_h; oy += s->band) {
+            const int32_t left = s->out_h - oy;
+            const int32_t rows = s->out_h % s->band && left < s->band ? left : s->band;
+            for (int32_t c = 0; c < s->in_c; c += 4) {
                 td_dsp_sort_band(s, x + c, oy, rows, size, planes);
                 for (int32_t i = 0; i < 4; i++) {
                     td_dsp_depthwise_plane(s, weights + (c + i) * TD_DSP_CHANNEL_WORDS, planes + i * size, rows,
