@@ -76,7 +76,7 @@ def _parameters(family: str, rng: np.random.Generator) -> tuple[str, dict[str, A
         shape = (1, *pair(1, 6), int(rng.integers(1, 9)))
         return "ADD", {"shapes": (shape, shape), "activation": activation}
     small = family == "depthwise 3x3"
-    sizes = (image[0], *pair(1, 15), int(pick(4, 8, 12)))
+    sizes = (image[0], *pair(1, 15), int(pick(4, 8, 12, 5, 7, 9, 14)))
     kernel = (3, 3) if small else pick((5, 1), (1, 3), (10, 4), (3, 3), pair(1, 5))
     dilations = (1, 1) if small else pick((1, 1), pair(1, 3))
     strides = pick((1, 1), (1, 1), (2, 2), pair(1, 3)) if small else pair(1, 4)

@@ -62,12 +62,16 @@ def taps(op: DepthwiseConv2D, site: Site) -> Taps | None:
     s = _scales(op, site)
     if s is None:
         return None
-    scales = np.stack([s.multiplier, s.offset, s.shift], axis=1)
+    channels, depth = s.weights.shape
+    # The last block is that of the last four channels, some of which may be in the one before it as well.
+    starts = np.minimum(np.arange(0, channels, _BLOCK), channels - _BLOCK)
+    order = (starts[:, None] + np.arange(_BLOCK)).reshape(-1)
+    blocks = len(starts)
+    scales = np.stack([s.multiplier, s.offset, s.shift], axis=1)[order]
     # [block][tap][even or odd channels][low or high lane]
-    lanes = (2 * s.weights).reshape(-1, 2, 2, s.weights.shape[1]).transpose(0, 3, 2, 1) & 0xFFFF
-    blocks = len(lanes)
+    lanes = (2 * s.weights)[order].reshape(-1, 2, 2, depth).transpose(0, 3, 2, 1) & 0xFFFF
     columns = (
-        (2 * s.bias).reshape(blocks, _BLOCK),
+        (2 * s.bias)[order].reshape(blocks, _BLOCK),
         scales.reshape(blocks, 3 * _BLOCK),
         (lanes[..., 0] | lanes[..., 1] << 16).reshape(blocks, -1),
     )
@@ -76,7 +80,7 @@ def taps(op: DepthwiseConv2D, site: Site) -> Taps | None:
 
 def _scales(op: DepthwiseConv2D, site: Site) -> DspScales | None:
     channels = site.input(0).shape[3]
-    if op.multiplier(site) != 1 or channels % _BLOCK:
+    if op.multiplier(site) != 1 or channels < _BLOCK:
         return None
     array = site.input(1).array.astype(np.int64).reshape(-1, channels).T
     return dsp_scales(array, op.parameters(site), site.input(0).quant.zero_point)

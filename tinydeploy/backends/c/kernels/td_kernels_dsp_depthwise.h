@@ -208,7 +208,7 @@ static TD_INLINE void td_dsp_depthwise_plane(const td_dsp_depthwise_shape *s, co
     }
 }
 
-/* `scratch` holds four planes of (band - 1) * stride_h + 3 rows; in_c is a multiple of 4. */
+/* `scratch` holds four planes of (band - 1) * stride_h + 3 rows; in_c is at least 4. */
 static TD_INLINE void td_dsp_depthwise(const td_dsp_depthwise_shape *s, const int32_t *weights, const int8_t *x,
                                        int8_t *y, int8_t *scratch)
 {
@@ -218,9 +218,11 @@ static TD_INLINE void td_dsp_depthwise(const td_dsp_depthwise_shape *s, const in
         for (int32_t oy = 0; oy < s->out_h; oy += s->band) {
             const int32_t left = s->out_h - oy;
             const int32_t rows = s->out_h % s->band && left < s->band ? left : s->band;
-            for (int32_t c = 0; c < s->in_c; c += 4) {
+            for (int32_t next = 0; next < s->in_c; next += 4) {
+                /* The last four channels may have some in them that are done; their planes are not used. */
+                const int32_t c = next <= s->in_c - 4 ? next : s->in_c - 4;
                 td_dsp_sort_band(s, x + c, oy, rows, size, planes);
-                for (int32_t i = 0; i < 4; i++) {
+                for (int32_t i = next - c; i < 4; i++) {
                     td_dsp_depthwise_plane(s, weights + (c + i) * TD_DSP_CHANNEL_WORDS, planes + i * size, rows,
                                            y + oy * s->out_w * s->in_c + c + i);
                 }

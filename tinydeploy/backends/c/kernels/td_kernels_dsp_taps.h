@@ -88,14 +88,15 @@ static TD_INLINE void td_dsp_taps_block(const td_dsp_taps_shape *s, const int32_
     }
 }
 
-/* in_c is a multiple of 4. */
+/* in_c is at least 4; the last four channels may have some in them that were made before, and are made again. */
 static TD_INLINE void td_dsp_depthwise_taps(const td_dsp_taps_shape *s, const int32_t *weights, const int8_t *x,
                                             int8_t *y)
 {
     const int32_t step = 16 + 2 * s->kernel_h * s->kernel_w;
     for (int32_t image = 0; image < s->images; image++) {
-        for (int32_t c = 0; c < s->in_c; c += 4) {
-            td_dsp_taps_block(s, weights + c / 4 * step, x + c, y + c);
+        for (int32_t next = 0; next < s->in_c; next += 4) {
+            const int32_t c = next <= s->in_c - 4 ? next : s->in_c - 4;
+            td_dsp_taps_block(s, weights + next / 4 * step, x + c, y + c);
         }
         x += s->in_h * s->in_w * s->in_c;
         y += s->out_h * s->out_w * s->in_c;
