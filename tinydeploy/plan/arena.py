@@ -186,15 +186,18 @@ def _two_ended(buffers: Sequence[Buffer], best: list[Placement], bound: int) -> 
 
     That is what a chain of layers needs: its output lies at the end where its input does not.
     """
-    order = sorted(buffers, key=lambda b: (b.first, -b.bytes, b.name))
     slack = _end(best) - bound
+    by_size = sorted(buffers, key=lambda b: (b.first, -b.bytes, b.name))
+    # What dies at once lies at an end, and what lives longer beside it.
+    by_life = sorted(buffers, key=lambda b: (b.first, b.last, -b.bytes, b.name))
     for step in range(_TWO_ENDED_SIZES):
         size = _align(bound + slack * step // _TWO_ENDED_SIZES)
-        found = _fill(order, size) if size < _end(best) + ALIGNMENT else None
-        if found is not None:
-            # From the lowest on, each falls as far as it can.
-            dropped = _first_fit([p.buffer for p in sorted(found, key=lambda p: p.offset)])
-            return min(best, found, dropped, key=_end)
+        for order in (by_size, by_life):
+            found = _fill(order, size) if size < _end(best) + ALIGNMENT else None
+            if found is not None:
+                # From the lowest on, each falls as far as it can.
+                dropped = _first_fit([p.buffer for p in sorted(found, key=lambda p: p.offset)])
+                return min(best, found, dropped, key=_end)
     return best
 
 

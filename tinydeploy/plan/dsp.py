@@ -6,9 +6,24 @@ from dataclasses import dataclass
 
 from tinydeploy.ir.op import Op, Site
 from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.plan.cost import (
+    add_cycles,
+    dot_cycles,
+    few_rows_cycles,
+    planes_cycles,
+    taps_cycles,
+    winograd_cycles,
+)
 from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import covers_image, planes, taps
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products
+from tinydeploy.plan.dsp_winograd import (
+    has_winograd,
+    row_tiles,
+    winograd_flash,
+    winograd_lead,
+    winograd_scratch,
+)
 from tinydeploy.plan.lead import band_lead, convolution_lead, few_rows_lead, rows_lead
 
 ADD = "dsp_add"
@@ -17,6 +32,7 @@ FEW_ROWS = "dsp_few_rows"
 CONVOLUTION = "dsp_conv_2d"
 DEPTHWISE = "dsp_depthwise"
 DEPTHWISE_TAPS = "dsp_depthwise_taps"
+WINOGRAD = "dsp_winograd"
 
 _BLOCK = _MANY_ROWS = 4
 """Pixels or rows that the kernels with lanes take at once."""
@@ -30,10 +46,13 @@ class DspKernel:
     scratch_bytes: int = 0
     in_place: bool = False
     lead: int | None = None
+    block: int = 0
+    cycles: int = 0
+    more_flash: int = 0
 
 
-def kernel_for(op: Op, site: Site) -> DspKernel | None:
-    """The kernel for a layer, or None where none can compute it."""
+def kernels_for(op: Op, site: Site) -> list[DspKernel]:
+    """The kernels that can compute a layer; none where no proof holds."""
     if not site.output.dtype.is_float:
         if isinstance(op, FullyConnected):
             outputs, inputs = site.input(1).shape
@@ -41,10 +60,10 @@ def kernel_for(op: Op, site: Site) -> DspKernel | None:
         if isinstance(op, Conv2D):
             return _convolution(op, site)
         if isinstance(op, Add) and linear_add(op, site) is not None:
-            return DspKernel(ADD)
+            return [DspKernel(ADD, cycles=add_cycles(site.output.elements))]
         if isinstance(op, DepthwiseConv2D):
             return _depthwise(op, site)
-    return None
+    return []
 
 
 def is_rows(op: Conv2D, site: Site) -> bool:
@@ -52,32 +71,66 @@ def is_rows(op: Conv2D, site: Site) -> bool:
     return site.input(1).shape[1:3] == (1, 1) and op.strides == (1, 1) and op.padding.none
 
 
-def _rows(dot: DotProducts | None, rows: int, outputs: int) -> DspKernel | None:
+def _rows(dot: DotProducts | None, rows: int, outputs: int) -> list[DspKernel]:
     if dot is None:
-        return None
+        return []
+    macs = rows * dot.depth * outputs
     if rows < _MANY_ROWS:
-        return DspKernel(FEW_ROWS, lead=few_rows_lead(rows, dot.depth, outputs))
+        lead = few_rows_lead(rows, dot.depth, outputs)
+        return [DspKernel(FEW_ROWS, lead=lead, cycles=few_rows_cycles(macs))]
     lead = rows_lead(rows, dot.depth, outputs)
-    return DspKernel(ROWS, _lanes(dot, rows), in_place=True, lead=lead)
+    cycles = dot_cycles(macs, rows * outputs, rows * dot.depth)
+    return [DspKernel(ROWS, _lanes(dot, rows), in_place=True, lead=lead, cycles=cycles)]
 
 
-def _convolution(op: Conv2D, site: Site) -> DspKernel | None:
+def _convolution(op: Conv2D, site: Site) -> list[DspKernel]:
     if op.groups(site) > 1:
-        return None
+        return []
     dot = dot_products(op, site)
     images, rows, columns, outputs = site.output.shape
-    if dot is None or is_rows(op, site):
-        return _rows(dot, images * rows * columns, outputs)
-    scratch = _lanes(dot, rows * columns) + _window_bytes(dot, site)
-    return DspKernel(CONVOLUTION, scratch, lead=convolution_lead(op.window(site), site, _BLOCK))
+    pixels = images * rows * columns
+    found = _winograd(op, site)
+    if dot is not None and is_rows(op, site):
+        return _rows(dot, pixels, outputs)
+    if dot is not None:
+        scratch = _lanes(dot, rows * columns) + _window_bytes(dot, site)
+        lead = convolution_lead(op.window(site), site, _BLOCK)
+        cycles = dot_cycles(op.macs(site), pixels * outputs, pixels * dot.depth)
+        found.append(DspKernel(CONVOLUTION, scratch, lead=lead, cycles=cycles))
+    return found
 
 
-def _depthwise(op: DepthwiseConv2D, site: Site) -> DspKernel | None:
-    p = planes(op, site)
-    if p is not None:
+def _winograd(op: Conv2D, site: Site) -> list[DspKernel]:
+    """With a whole row of tiles at a time, and with as few as possible."""
+    if not has_winograd(op, site):
+        return []
+    images, rows, columns, _ = site.output.shape
+    macs, outputs, inputs = op.macs(site), site.output.elements, site.input(0).elements
+    found = []
+    for tiles in sorted({row_tiles(site), 4}):
+        blocks = images * -(-rows // 2) * -(-columns // (2 * tiles))
+        cycles = winograd_cycles(macs, outputs, inputs, blocks, winograd_flash(site))
+        scratch, lead = winograd_scratch(site, tiles), winograd_lead(op, site, tiles)
+        more = winograd_flash(site) - site.input(1).bytes
+        found.append(DspKernel(WINOGRAD, scratch, lead=lead, block=tiles, cycles=cycles, more_flash=more))
+    return found
+
+
+def _depthwise(op: DepthwiseConv2D, site: Site) -> list[DspKernel]:
+    """Planes with the bands that pay most, and with ever lower ones."""
+    found: dict[int, DspKernel] = {}
+    for most in (None, 4096, 2560, 1536):
+        p = planes(op, site, most)
+        if p is None:
+            break
         lead = band_lead(op.window(site), site, p.band)
-        return DspKernel(DEPTHWISE, p.scratch_bytes, covers_image(op, site, p), lead)
-    return None if taps(op, site) is None else DspKernel(DEPTHWISE_TAPS)
+        sorted_rows = ((p.band - 1) * op.strides[0] + 3) / p.band
+        cycles = planes_cycles(op.macs(site), sorted_rows)
+        in_place = covers_image(op, site, p)
+        found[p.band] = DspKernel(DEPTHWISE, p.scratch_bytes, in_place, lead, p.band, cycles)
+    if not found and taps(op, site) is not None:
+        return [DspKernel(DEPTHWISE_TAPS, cycles=taps_cycles(op.macs(site)))]
+    return list(found.values())
 
 
 def _lanes(dot: DotProducts, pixels: int) -> int:

@@ -36,8 +36,12 @@ class Planes:
     stream: npt.NDArray[np.int32]
 
 
-def planes(op: DepthwiseConv2D, site: Site) -> Planes | None:
-    """The planes of a 3x3 layer with strides of 1 or 2, or None where the kernel cannot compute it."""
+def planes(op: DepthwiseConv2D, site: Site, most: int | None = None) -> Planes | None:
+    """The planes of a 3x3 layer with strides of 1 or 2, or None where the kernel cannot compute it.
+
+    Args:
+        most: bytes of scratch, as far as a band of one row allows; by default what pays.
+    """
     fits = site.input(1).shape[1:3] == (_KERNEL, _KERNEL) and max(op.strides) <= 2 and op.dilations == (1, 1)
     s = _scales(op, site) if fits else None
     if s is None:
@@ -45,7 +49,7 @@ def planes(op: DepthwiseConv2D, site: Site) -> Planes | None:
     w = s.weights.reshape(-1, _KERNEL, _KERNEL) & 0xFF
     packed = w[..., 0] | w[..., 1] << 8 | w[..., 1] << 16 | w[..., 2] << 24
     columns = (packed, np.stack([2 * s.bias, s.multiplier, s.offset, s.shift], axis=1))
-    band, words = _band(op, site)
+    band, words = _band(op, site, most)
     return Planes(band, words, _bytes(op, band, words), s.way, wrapped(np.concatenate(columns, axis=1)))
 
 
@@ -91,14 +95,14 @@ def covers_image(op: DepthwiseConv2D, site: Site, p: Planes) -> bool:
     return p.band == site.output.shape[1]
 
 
-def _band(op: DepthwiseConv2D, site: Site) -> tuple[int, int]:
+def _band(op: DepthwiseConv2D, site: Site, most: int | None) -> tuple[int, int]:
     _, out_h, out_w, _ = site.output.shape
     words = -(-out_w // 2) + 1 if op.strides[1] == 1 else out_w + 1
     x = site.input(0)
     # Planes of the whole image spare the layer an output of its own.
     worth = x.bytes // 2 if x.shape == site.output.shape else 0
     band = out_h
-    while band > 1 and _bytes(op, band, words) > max(worth, _BAND_BYTES):
+    while band > 1 and _bytes(op, band, words) > (max(worth, _BAND_BYTES) if most is None else most):
         band -= 1
     # Bands of one height, as far as possible.
     return -(-out_h // -(-out_h // band)), words

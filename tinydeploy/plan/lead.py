@@ -29,7 +29,7 @@ def convolution_lead(window: Window, site: Site, block: int) -> int:
     # The first byte that any pixel from here on reads; the next image begins behind this one.
     later = np.append(np.minimum.accumulate(first[::-1])[::-1], height * width * channels)
     within = int((ends * outputs - later[ends]).max())
-    return max(0, within + _drift(site))
+    return max(0, within + drift(site))
 
 
 def rows_lead(rows: int, inputs: int, outputs: int) -> int:
@@ -50,10 +50,10 @@ def band_lead(window: Window, site: Site, band: int) -> int:
     # While a band is written, other channels of its own rows are still to be read.
     tops = np.maximum(np.concatenate([[0], ends[:-1]]) * window.strides[0] - window.padding.top, 0)
     written = ends * columns * outputs
-    return max(0, int((written - tops * width * channels).max()) + _drift(site))
+    return max(0, int((written - tops * width * channels).max()) + drift(site))
 
 
-def _drift(site: Site) -> int:
+def drift(site: Site) -> int:
     """What the output gains on the input from the first image to the last."""
     x, y = site.input(0), site.output
     return (y.shape[0] - 1) * max(0, y.elements // y.shape[0] - x.elements // x.shape[0])

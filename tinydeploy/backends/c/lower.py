@@ -55,6 +55,7 @@ LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.DEPTHWISE_TAPS: lower_dsp.depthwise_taps,
     dsp.FEW_ROWS: lower_dsp.few_rows,
     dsp.ROWS: lower_dsp.rows,
+    dsp.WINOGRAD: lower_dsp.winograd_conv_2d,
 }
 """The kernels for the DSP extension, by the name of the choice."""
 

@@ -13,6 +13,7 @@ from tinydeploy.ops.linear import LinearParameters
 from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import planes, taps
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products, wrapped
+from tinydeploy.plan.dsp_winograd import winograd
 
 _ROWS = "td_dsp_rows"
 _CONV = "td_dsp_conv_2d"
@@ -96,11 +97,32 @@ def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
         pad_top=op.padding.top,
         pad_left=op.padding.left,
         in_zero_point=x.quant.zero_point,
-        band=p.band,
+        band=at.choice.block,
         words=p.words,
         out=dsp_output(op.parameters(at.site), p.way),
     )
     return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", shape, p.stream)
+
+
+def winograd_conv_2d(op: Conv2D, at: Context) -> LayerCode:
+    u = winograd(op, at.site)
+    x, y = at.site.input(0), at.site.output
+    shape = struct(
+        images=x.shape[0],
+        in_h=x.shape[1],
+        in_w=x.shape[2],
+        in_c=x.shape[3],
+        out_h=y.shape[1],
+        out_w=y.shape[2],
+        outputs=y.shape[3],
+        pad_top=op.padding.top,
+        pad_left=op.padding.left,
+        in_zero_point=x.quant.zero_point,
+        tiles=at.choice.block,
+        unroll=u.unroll,
+        out=dsp_output(op.parameters(at.site), u.way),
+    )
+    return _layer("td_kernels_dsp_winograd.h", "td_dsp_winograd", shape, u.stream)
 
 
 def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:

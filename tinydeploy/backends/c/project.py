@@ -15,12 +15,9 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.passes.dead_channels import remove_dead_channels
 from tinydeploy.passes.outputs import copy_outputs
 from tinydeploy.plan import Plan, plan_memory
-from tinydeploy.plan.select import select_kernels
+from tinydeploy.plan.select import GOALS, select_kernels
 
 KERNEL_COMMON = "td_kernels.h"
-
-SPARE_BYTES = {"latency": 512, "balanced": 512, "flash": 0, "ram": 0}
-"""What fast kernels may add to the arena, for each --optimize."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +62,7 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     """
     check_name(options.name)
     graph = remove_dead_channels(copy_outputs(graph))
-    kernels = select_kernels(
-        graph,
-        has_dsp=options.dsp and options.optimize != "flash",
-        spare_bytes=SPARE_BYTES[options.optimize],
-    )
+    kernels = select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.optimize])
     plan = plan_memory(graph, kernels)
     model = lower_model(graph, plan, kernels, options.name)
     n = options.name
@@ -192,6 +185,8 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
                 "name": layer.node.name,
                 "kernel": layer.code.kernel,
                 "choice": layer.choice.name,
+                "why": layer.choice.why,
+                "cycles_estimated": layer.choice.cycles,
                 "scratch_bytes": layer.choice.scratch_bytes,
                 "macs": layer.macs,
                 "weights_bytes": sum(c.bytes for c in layer.code.constants),
