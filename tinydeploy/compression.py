@@ -16,6 +16,7 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
 from tinydeploy.ops.quantize import quantize_array
+from tinydeploy.passes.dead_channels import remove_dead_channels
 from tinydeploy.plan import plan_memory
 from tinydeploy.profiling import graph_params
 from tinydeploy.prune.goal import PruneGoal
@@ -182,8 +183,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         DeployError: the graph is not float, the data does not fit, or a goal cannot be reached.
         MissingExtraError: training is asked for and torch is not installed.
     """
-    graph = given.graph
-    if graph.is_integer:
+    if given.graph.is_integer:
         raise DeployError(
             "the model is quantized already", where=given.model, hint="tinydeploy export-c takes it as it is"
         )
@@ -191,6 +191,8 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     epochs = _last_epochs(options) if pruning else options.finetune_epochs
     trainer = Trainer(given.training, options.train, options.distill, progress)
     stages = [_stage("float", graph, given)]
+    graph = remove_dead_channels(graph)
+    given = replace(given, graph=graph)
     dense = trainer.finetune(graph, options.warmup_epochs) if pruning else graph
     pruned = _prune(given, options, trainer, dense)
     trained = trainer.finetune(pruned.graph, epochs, teacher=dense, checkpoint="")

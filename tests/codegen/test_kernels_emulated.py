@@ -56,7 +56,8 @@ def assert_verified(
     graph: Graph, core: str, *, optimize: str = "latency", compiler: str | None = None
 ) -> None:
     """0 mismatches, no fault, no floating point, odd addresses, and the whole arena and no more."""
-    job = Job(graph, ExportOptions("net", core, optimize, "0" * 64), EVERY_CORE[core], compiler)
+    described = EVERY_CORE[core]
+    job = Job(graph, ExportOptions("net", core, optimize, "0" * 64, described.dsp), described, compiler)
     result = verify(job, core, telling_inputs(graph, samples=1), None)
     measured = result.measurement
     assert result.mismatches == 0

@@ -111,7 +111,7 @@ def test_kws_evaluates_to_901_of_1000() -> None:
 @pytest.mark.parametrize("name", MODELS)
 def test_qemu_gives_the_same_outputs_and_instruction_count(name: str, tmp_path: Path) -> None:
     graph = api.load_model(model_path(name)).graph
-    project = make_project(graph, ExportOptions(name, "cortex-m4", "latency", "0" * 64))
+    project = make_project(graph, ExportOptions(name, "cortex-m4", "latency", "0" * 64, dsp=True))
     folder = tmp_path / "project"
     folder.mkdir()
     for file, text in project.files.items():

@@ -51,13 +51,21 @@ def end(placements: Sequence[Placement]) -> int:
 
 
 def assert_disjoint(placements: Sequence[Placement]) -> None:
-    """Byte by byte at every moment: no byte has two owners."""
+    """Byte by byte at every moment: no byte has two owners, but for a layer's output over its dying input."""
     moments = range(min(p.buffer.first for p in placements), max(p.buffer.last for p in placements) + 1)
     for moment in moments:
         owners = np.zeros(end(placements), np.int64)
-        for p in placements:
-            if p.buffer.first <= moment <= p.buffer.last:
-                owners[p.offset : p.offset + p.buffer.bytes] += 1
+        live = [p for p in placements if p.buffer.first <= moment <= p.buffer.last]
+        read = {p.buffer.over for p in live}
+        for p in live:
+            if p.buffer.name in read:
+                over = next(q for q in live if q.buffer.over == p.buffer.name)
+                assert over.buffer.first == moment == p.buffer.last
+                if over.offset + over.buffer.lead <= p.offset:
+                    # What the two have in common belongs to the output from here on.
+                    owners[max(p.offset, over.end) : p.end] += 1
+                    continue
+            owners[p.offset : p.offset + p.buffer.bytes] += 1
         assert owners.max(initial=0) <= 1
 
 
@@ -87,6 +95,29 @@ def test_a_chain_needs_its_two_largest_neighbours_and_no_more(seed: int) -> None
     assert end(pack(aligned)) == live_bytes(aligned) == lower_bound(aligned)
     # Of three neighbours at most two can end beside the arena's end, so odd sizes cost less than a word.
     assert 0 <= end(pack(buffers)) - lower_bound(buffers) < ALIGNMENT
+
+
+@pytest.mark.parametrize("seed", [pytest.param(s, marks=[pytest.mark.slow] * (s >= 30)) for s in range(120)])
+def test_a_chain_whose_layers_write_over_their_inputs(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    plain = random_chain(seed, 2 + seed % 12)
+    over = [plain[0]]
+    for before, b in itertools.pairwise(plain):
+        lead = int(rng.integers(0, 800))
+        over.append(replace(b, over=before.name, lead=lead) if rng.random() < 0.8 else b)
+        over.append(Buffer(f"scratch {b.name}", int(rng.integers(1, 400)), b.first, b.first, ()))
+    placements = pack(over)
+    assert_disjoint(placements)
+    assert lower_bound(over) <= end(placements)
+    assert end(placements) <= end(pack([replace(b, over=None, lead=0) for b in over]))
+
+
+def test_one_layer_over_its_input_needs_the_larger_and_the_lead() -> None:
+    x = buffer(0, 1000, -1, 0)
+    y = replace(buffer(1, 800, 0, 1), over="b0", lead=48)
+    assert end(pack([x, y])) == lower_bound([x, y]) == 1048
+    far = replace(y, lead=5000)
+    assert end(pack([x, far])) == lower_bound([x, far]) == 1800
 
 
 @pytest.mark.parametrize("seed", range(25))

@@ -215,6 +215,7 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
     """
     from tinydeploy import api
     from tinydeploy.ir.show import show
+    from tinydeploy.passes.dead_channels import remove_dead_channels
     from tinydeploy.passes.outputs import copy_outputs
     from tinydeploy.plan import plan_memory
     from tinydeploy.prune import find_groups
@@ -226,7 +227,9 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
     if as_json:
         document = graph_summary(loaded.graph, loaded.path)
         if memory:
-            document["arena_bytes"] = plan_memory(copy_outputs(loaded.graph)).arena_bytes
+            document["arena_bytes"] = plan_memory(
+                remove_dead_channels(copy_outputs(loaded.graph))
+            ).arena_bytes
         if groups:
             document["groups"] = groups_document(find_groups(loaded.graph))
         print_json(document)
@@ -234,7 +237,7 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
         click.echo(groups_text(find_groups(loaded.graph)), nl=False)
     elif memory:
         # As it is exported: an output that is an input gets a place of its own.
-        exported = copy_outputs(loaded.graph)
+        exported = remove_dead_channels(copy_outputs(loaded.graph))
         click.echo(memory_picture(plan_memory(exported), len(exported.nodes)), nl=False)
     else:
         click.echo(show(loaded.graph), nl=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinydeploy.ir.graph import Graph
 from tinydeploy.plan.kernels import Kernels, choose_kernels
@@ -72,9 +72,16 @@ def plan_memory(graph: Graph, kernels: Kernels | None = None) -> Plan:
 
 
 def pack(buffers: Sequence[Buffer]) -> tuple[Placement, ...]:
-    """Offsets at which no two buffers that are live together overlap, in the order of the offsets."""
+    """Offsets at which no two buffers that are live together overlap, in the order of the offsets.
+
+    One exception: a buffer may overlap the one that it names as `over`, as far as its `lead` allows.
+    """
     bound = lower_bound(buffers)
     best = min((_first_fit(order) for order in _orders(buffers)), key=_end)
+    if any(b.over for b in buffers):
+        # The heuristics may do better with fewer freedoms.
+        offsets = {p.buffer.name: p.offset for p in pack([replace(b, over=None) for b in buffers])}
+        best = min(best, [Placement(b, offsets[b.name]) for b in buffers], key=_end)
     for improve, most in ((_two_ended, _TWO_ENDED_BUFFERS), (_search, _SEARCH_BUFFERS)):
         if _end(best) > bound and len(buffers) <= most:
             best = improve(buffers, best, bound)
@@ -86,15 +93,26 @@ def overlaps(a: Buffer, b: Buffer) -> bool:
     return a.first <= b.last and b.first <= a.last
 
 
+def may_overlap(a: Placement, b: Placement) -> bool:
+    """Whether `a` lies as its layer may write it while it reads `b`."""
+    return a.buffer.over == b.buffer.name and a.offset + a.buffer.lead <= b.offset
+
+
 def lower_bound(buffers: Sequence[Buffer]) -> int:
     """The largest sum of sizes that are live at one node; all but the last to lie there are aligned."""
     steps = {b.first for b in buffers}
-    return max((_live_bytes([b.bytes for b in buffers if b.first <= t <= b.last]) for t in steps), default=0)
+    return max((_live_bytes([b for b in buffers if b.first <= t <= b.last]) for t in steps), default=0)
 
 
-def _live_bytes(sizes: Sequence[int]) -> int:
-    aligned = sum(_align(s) for s in sizes)
-    return aligned - max((_align(s) - s for s in sizes), default=0)
+def _live_bytes(live: Sequence[Buffer]) -> int:
+    sizes = {b.name: b.bytes for b in live}
+    for b in live:
+        # Both together take no less than one that starts before the other by the lead.
+        if b.over in sizes:
+            other = sizes.pop(b.over)
+            sizes[b.name] = min(max(b.lead + other, b.bytes), b.bytes + other)
+    aligned = sum(_align(s) for s in sizes.values())
+    return aligned - max((_align(s) - s for s in sizes.values()), default=0)
 
 
 def _align(n: int) -> int:
@@ -114,6 +132,8 @@ def _orders(buffers: Sequence[Buffer]) -> Iterable[list[Buffer]]:
         return (-b.bytes * (b.last - b.first + 1), b.first)
 
     yield sorted(buffers, key=lambda b: (-b.bytes, b.first, b.name))
+    yield sorted(buffers, key=lambda b: (-b.first, -b.bytes, b.name))
+    yield sorted(buffers, key=lambda b: (-b.bytes, -b.first, b.name))
     yield sorted(buffers, key=by_area)
     yield sorted(buffers, key=lambda b: (b.first - b.last, -b.bytes, b.first))
     yield sorted(buffers, key=lambda b: (b.first, -b.bytes))
@@ -126,22 +146,38 @@ def _first_fit(order: Sequence[Buffer]) -> list[Placement]:
     return placed
 
 
+def _blocked(buffer: Buffer, other: Placement) -> tuple[int, int] | None:
+    """The offsets between which `buffer` cannot lie because of another one; None where it can anywhere."""
+    if not overlaps(other.buffer, buffer):
+        return None
+    low, high = other.offset - buffer.bytes, other.end
+    if buffer.over == other.buffer.name:
+        low = max(low, other.offset - buffer.lead)
+    elif other.buffer.over == buffer.name:
+        high = min(high, other.offset + other.buffer.lead)
+    return low, high
+
+
+def _blocks(buffer: Buffer, placed: Sequence[Placement]) -> list[tuple[int, int]]:
+    return [block for p in placed if (block := _blocked(buffer, p)) is not None]
+
+
 def _lowest_gap(buffer: Buffer, placed: Sequence[Placement]) -> int:
     offset = 0
-    for other in sorted((p for p in placed if overlaps(p.buffer, buffer)), key=lambda p: p.offset):
-        if offset + buffer.bytes <= other.offset:
+    for low, high in sorted(_blocks(buffer, placed)):
+        if offset <= low:
             break
-        offset = max(offset, _align(other.end))
+        offset = max(offset, _align(high))
     return offset
 
 
 def _highest_gap(buffer: Buffer, placed: Sequence[Placement], size: int) -> int:
     """The highest free offset below `size`; negative where there is none."""
     offset = _align_down(size - buffer.bytes)
-    for other in sorted((p for p in placed if overlaps(p.buffer, buffer)), key=lambda p: -p.end):
-        if offset >= other.end:
+    for low, high in sorted(_blocks(buffer, placed), key=lambda block: -block[1]):
+        if offset >= high:
             break
-        offset = min(offset, _align_down(other.offset - buffer.bytes))
+        offset = min(offset, _align_down(low))
     return offset
 
 
@@ -150,15 +186,18 @@ def _two_ended(buffers: Sequence[Buffer], best: list[Placement], bound: int) -> 
 
     That is what a chain of layers needs: its output lies at the end where its input does not.
     """
-    order = sorted(buffers, key=lambda b: (b.first, -b.bytes, b.name))
     slack = _end(best) - bound
+    by_size = sorted(buffers, key=lambda b: (b.first, -b.bytes, b.name))
+    # What dies at once lies at an end, and what lives longer beside it.
+    by_life = sorted(buffers, key=lambda b: (b.first, b.last, -b.bytes, b.name))
     for step in range(_TWO_ENDED_SIZES):
         size = _align(bound + slack * step // _TWO_ENDED_SIZES)
-        found = _fill(order, size) if size < _end(best) + ALIGNMENT else None
-        if found is not None:
-            # From the lowest on, each falls as far as it can.
-            dropped = _first_fit([p.buffer for p in sorted(found, key=lambda p: p.offset)])
-            return min(best, found, dropped, key=_end)
+        for order in (by_size, by_life):
+            found = _fill(order, size) if size < _end(best) + ALIGNMENT else None
+            if found is not None:
+                # From the lowest on, each falls as far as it can.
+                dropped = _first_fit([p.buffer for p in sorted(found, key=lambda p: p.offset)])
+                return min(best, found, dropped, key=_end)
     return best
 
 

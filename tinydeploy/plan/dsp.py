@@ -5,11 +5,37 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ops import Conv2D, FullyConnected
+from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.plan.cost import (
+    add_cycles,
+    dot_cycles,
+    few_rows_cycles,
+    planes_cycles,
+    taps_cycles,
+    winograd_cycles,
+)
+from tinydeploy.plan.dsp_add import linear_add
+from tinydeploy.plan.dsp_depthwise import covers_image, planes, taps
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products
+from tinydeploy.plan.dsp_winograd import (
+    has_winograd,
+    row_tiles,
+    winograd_flash,
+    winograd_lead,
+    winograd_scratch,
+)
+from tinydeploy.plan.lead import band_lead, convolution_lead, few_rows_lead, rows_lead
 
+ADD = "dsp_add"
 ROWS = "dsp_rows"
+FEW_ROWS = "dsp_few_rows"
 CONVOLUTION = "dsp_conv_2d"
+DEPTHWISE = "dsp_depthwise"
+DEPTHWISE_TAPS = "dsp_depthwise_taps"
+WINOGRAD = "dsp_winograd"
+
+_BLOCK = _MANY_ROWS = 4
+"""Pixels or rows that the kernels with lanes take at once."""
 
 
 @dataclass(frozen=True)
@@ -19,16 +45,25 @@ class DspKernel:
     name: str
     scratch_bytes: int = 0
     in_place: bool = False
+    lead: int | None = None
+    block: int = 0
+    cycles: int = 0
+    more_flash: int = 0
 
 
-def kernel_for(op: Op, site: Site) -> DspKernel | None:
-    """The kernel for a layer, or None where none can compute it."""
+def kernels_for(op: Op, site: Site) -> list[DspKernel]:
+    """The kernels that can compute a layer; none where no proof holds."""
     if not site.output.dtype.is_float:
         if isinstance(op, FullyConnected):
-            return _rows(dot_products(op, site), site.input(0).elements // site.input(1).shape[1])
+            outputs, inputs = site.input(1).shape
+            return _rows(dot_products(op, site), site.input(0).elements // inputs, outputs)
         if isinstance(op, Conv2D):
             return _convolution(op, site)
-    return None
+        if isinstance(op, Add) and linear_add(op, site) is not None:
+            return [DspKernel(ADD, cycles=add_cycles(site.output.elements))]
+        if isinstance(op, DepthwiseConv2D):
+            return _depthwise(op, site)
+    return []
 
 
 def is_rows(op: Conv2D, site: Site) -> bool:
@@ -36,20 +71,66 @@ def is_rows(op: Conv2D, site: Site) -> bool:
     return site.input(1).shape[1:3] == (1, 1) and op.strides == (1, 1) and op.padding.none
 
 
-def _rows(dot: DotProducts | None, rows: int) -> DspKernel | None:
+def _rows(dot: DotProducts | None, rows: int, outputs: int) -> list[DspKernel]:
     if dot is None:
-        return None
-    return DspKernel(ROWS, _lanes(dot, rows), in_place=True)
+        return []
+    macs = rows * dot.depth * outputs
+    if rows < _MANY_ROWS:
+        lead = few_rows_lead(rows, dot.depth, outputs)
+        return [DspKernel(FEW_ROWS, lead=lead, cycles=few_rows_cycles(macs))]
+    lead = rows_lead(rows, dot.depth, outputs)
+    cycles = dot_cycles(macs, rows * outputs, rows * dot.depth)
+    return [DspKernel(ROWS, _lanes(dot, rows), in_place=True, lead=lead, cycles=cycles)]
 
 
-def _convolution(op: Conv2D, site: Site) -> DspKernel | None:
+def _convolution(op: Conv2D, site: Site) -> list[DspKernel]:
     if op.groups(site) > 1:
-        return None
+        return []
     dot = dot_products(op, site)
-    pixels = site.output.elements // site.output.shape[3]
-    if dot is None or is_rows(op, site):
-        return _rows(dot, pixels)
-    return DspKernel(CONVOLUTION, _lanes(dot, pixels) + _window_bytes(dot, site))
+    images, rows, columns, outputs = site.output.shape
+    pixels = images * rows * columns
+    found = _winograd(op, site)
+    if dot is not None and is_rows(op, site):
+        return _rows(dot, pixels, outputs)
+    if dot is not None:
+        scratch = _lanes(dot, rows * columns) + _window_bytes(dot, site)
+        lead = convolution_lead(op.window(site), site, _BLOCK)
+        cycles = dot_cycles(op.macs(site), pixels * outputs, pixels * dot.depth)
+        found.append(DspKernel(CONVOLUTION, scratch, lead=lead, cycles=cycles))
+    return found
+
+
+def _winograd(op: Conv2D, site: Site) -> list[DspKernel]:
+    """With a whole row of tiles at a time, and with as few as possible."""
+    if not has_winograd(op, site):
+        return []
+    images, rows, columns, _ = site.output.shape
+    macs, outputs, inputs = op.macs(site), site.output.elements, site.input(0).elements
+    found = []
+    for tiles in sorted({row_tiles(site), 4}):
+        blocks = images * -(-rows // 2) * -(-columns // (2 * tiles))
+        cycles = winograd_cycles(macs, outputs, inputs, blocks, winograd_flash(site))
+        scratch, lead = winograd_scratch(site, tiles), winograd_lead(op, site, tiles)
+        more = winograd_flash(site) - site.input(1).bytes
+        found.append(DspKernel(WINOGRAD, scratch, lead=lead, block=tiles, cycles=cycles, more_flash=more))
+    return found
+
+
+def _depthwise(op: DepthwiseConv2D, site: Site) -> list[DspKernel]:
+    """Planes with the bands that pay most, and with ever lower ones."""
+    found: dict[int, DspKernel] = {}
+    for most in (None, 4096, 2560, 1536):
+        p = planes(op, site, most)
+        if p is None:
+            break
+        lead = band_lead(op.window(site), site, p.band)
+        sorted_rows = ((p.band - 1) * op.strides[0] + 3) / p.band
+        cycles = planes_cycles(op.macs(site), sorted_rows)
+        in_place = covers_image(op, site, p)
+        found[p.band] = DspKernel(DEPTHWISE, p.scratch_bytes, in_place, lead, p.band, cycles)
+    if not found and taps(op, site) is not None:
+        return [DspKernel(DEPTHWISE_TAPS, cycles=taps_cycles(op.macs(site)))]
+    return list(found.values())
 
 
 def _lanes(dot: DotProducts, pixels: int) -> int:
@@ -58,4 +139,4 @@ def _lanes(dot: DotProducts, pixels: int) -> int:
 
 def _window_bytes(dot: DotProducts, site: Site) -> int:
     """A window as bytes, where the channels of a pixel are not whole words."""
-    return 0 if site.input(0).shape[3] % 4 == 0 else -(-dot.depth // 4) * 4
+    return 0 if site.input(0).shape[3] % 4 == 0 else dot.depth

@@ -6,6 +6,7 @@ such kernel for the layer, and the portable one is used.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from tinydeploy.ir.op import Site
 from tinydeploy.numerics import INT32_MAX
-from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops import Conv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
 
 CLAMPED, TIES, ANY = 0, 1, 2
@@ -22,7 +23,7 @@ CLAMPED, TIES, ANY = 0, 1, 2
 DOUBLING_BOUND = 2**30
 PAIR_BOUND = 2**23
 _MOST_SHIFT = 22
-_UNROLLS = (8, 4, 2)
+_UNROLLS = (8, 7, 6, 5, 4, 2)
 _LOOP_INSTRUCTIONS, _STEP_INSTRUCTIONS = 3, 12
 
 Int64Array = npt.NDArray[np.int64]
@@ -93,6 +94,8 @@ class DotProducts:
     Attributes:
         depth: inputs of one output.
         words: words of lanes for each channel pair; a multiple of `unroll`.
+        common: multiplier, offset and shift, where all channels have the same.
+        quads: the words of two pairs stand in turns, for a kernel that makes four channels at a time.
         stream: int32, in the order that td_kernels_dsp_dot.h states.
     """
 
@@ -100,11 +103,16 @@ class DotProducts:
     words: int
     unroll: int
     way: int
+    common: tuple[int, int, int] | None
+    quads: bool
     stream: npt.NDArray[np.int32]
 
 
-def dot_products(op: Conv2D | FullyConnected, site: Site) -> DotProducts | None:
+def dot_products(op: Conv2D | FullyConnected, site: Site, *, few: bool = False) -> DotProducts | None:
     """The constants of a convolution without groups or a fully connected layer.
+
+    Args:
+        few: for the kernel of few rows, which takes two pairs at a time where there is an even number.
 
     Returns:
         None where a pair of weights does not fit a lane, or a sum may reach 2**23.
@@ -125,11 +133,21 @@ def dot_products(op: Conv2D | FullyConnected, site: Site) -> DotProducts | None:
     order = lanes.reshape(pairs, words // 2, 2, 2).transpose(0, 1, 3, 2).reshape(pairs, words, 2)
     packed = (order[..., 0] & 0xFFFF) | ((order[..., 1] & 0xFFFF) << 16)
     bias = _by_pair(s.bias, pairs)
-    constants = np.stack([_by_pair(v, pairs) for v in (s.multiplier, s.offset, s.shift)], axis=2)
-    stream = np.concatenate(
-        [(256 * bias[:, :1] + bias[:, 1:]), bias[:, 1:], packed, constants.reshape(pairs, 6)], axis=1
-    )
-    return DotProducts(depth, words, unroll, s.way, wrapped(stream))
+    together = 2 if few and pairs % 2 == 0 else 1
+    # [group][pair][four inputs][their two words] becomes [group][four inputs][pair][two words].
+    packed = packed.reshape(pairs // together, together, words // 2, 2).transpose(0, 2, 1, 3)
+    biases = np.concatenate([256 * bias[:, :1] + bias[:, 1:], bias[:, 1:]], axis=1)
+    groups = pairs // together
+    columns = [biases.reshape(groups, -1), packed.reshape(groups, -1)]
+    scales = np.stack([s.multiplier, s.offset, s.shift], axis=1)
+    common = None
+    if (scales == scales[0]).all():
+        common = (int(scales[0, 0]), int(scales[0, 1]), int(scales[0, 2]))
+    else:
+        by_pair = [_by_pair(v, pairs) for v in scales.T]
+        columns.append(np.stack(by_pair, axis=2).reshape(groups, -1))
+    stream = wrapped(np.concatenate(columns, axis=1))
+    return DotProducts(depth, words, unroll, s.way, common, together == 2, stream)
 
 
 def wrapped(values: Int64Array) -> npt.NDArray[np.int32]:
@@ -144,17 +162,14 @@ def _by_pair(values: Int64Array, pairs: int) -> Int64Array:
 
 
 def _unroll(depth: int) -> tuple[int, int]:
-    """The unrolling with the fewest instructions, and the words of lanes with it."""
+    """The unrolling with the fewest instructions, and the words of lanes with it: two for four inputs."""
+
+    def words(unroll: int) -> int:
+        each = math.lcm(unroll, 2)
+        return -(-depth // (2 * each)) * each
 
     def cost(unroll: int) -> int:
-        return -(-depth // (2 * unroll)) * (_STEP_INSTRUCTIONS * unroll + _LOOP_INSTRUCTIONS)
+        return words(unroll) // unroll * (_STEP_INSTRUCTIONS * unroll + _LOOP_INSTRUCTIONS)
 
     unroll = min(_UNROLLS, key=cost)
-    return unroll, -(-depth // (2 * unroll)) * unroll
-
-
-def weights_by_output(op: DepthwiseConv2D, site: Site) -> Int64Array:
-    """Depthwise weights as (outputs, taps)."""
-    array = site.input(1).array.astype(np.int64)
-    del op
-    return array.reshape(-1, array.shape[3]).T
+    return unroll, words(unroll)

@@ -1,4 +1,4 @@
-"""Which kernel computes a layer, by the target's core: the choice, and the scratch that it asks for."""
+"""Which kernels can compute a layer on the target's core, and what each of them costs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.op import Op, Site
 from tinydeploy.ir.verify import site_of
 from tinydeploy.plan import dsp
+from tinydeploy.plan.cost import portable_cycles
 from tinydeploy.plan.scratch import scratch_bytes
 
 PORTABLE = "portable"
@@ -16,31 +17,47 @@ PORTABLE = "portable"
 
 @dataclass(frozen=True)
 class KernelChoice:
-    """The kernel of one layer.
+    """A kernel of one layer.
 
     Attributes:
         name: `portable`, or the name of a faster kernel that is bit-exact to it.
         scratch_bytes: working memory beside input and output.
         in_place: the output may be the place of an input of the same size that dies here.
+        lead: the output may lie over an input that dies here where it starts at least so many bytes before
+            it: it is then never ahead of what is still to be read. None where it may not overlap.
+        block: what the kernel makes at a time, where it has a choice: rows of a band, or tiles.
+        cycles: stored estimate for a Cortex-M4 with a slow flash; only its order among kernels counts.
+        more_flash: bytes of constants beyond those of the layer's smallest kernel.
+        why: what was chosen against what, for the manifest.
     """
 
     name: str
     scratch_bytes: int = 0
     in_place: bool = False
+    lead: int | None = None
+    block: int = 0
+    cycles: int = 0
+    more_flash: int = 0
+    why: str = ""
 
 
 Kernels = Mapping[str, KernelChoice]
 """The kernel of each layer, by the name of its node."""
 
 
-def choose_kernel(op: Op, site: Site, *, has_dsp: bool) -> KernelChoice:
-    """The kernel of one layer on a core with or without the DSP extension."""
-    fast = dsp.kernel_for(op, site) if has_dsp else None
-    if fast is not None:
-        return KernelChoice(fast.name, fast.scratch_bytes, fast.in_place or op.in_place)
-    return KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place)
+def candidates(op: Op, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
+    """The kernels that can compute a layer, the fastest first; the portable one is the last."""
+    fast = dsp.kernels_for(op, site) if has_dsp else ()
+    found = [
+        KernelChoice(
+            k.name, k.scratch_bytes, k.in_place or op.in_place, k.lead, k.block, k.cycles, k.more_flash
+        )
+        for k in sorted(fast, key=lambda k: k.cycles)
+    ]
+    portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=portable_cycles(op, site))
+    return (*found, portable)
 
 
 def choose_kernels(graph: Graph, *, has_dsp: bool = False) -> Kernels:
-    """The kernel of every layer of an integer graph."""
-    return {n.name: choose_kernel(n.op, site_of(graph, n), has_dsp=has_dsp) for n in graph.nodes}
+    """The fastest kernel of every layer of an integer graph."""
+    return {n.name: candidates(n.op, site_of(graph, n), has_dsp=has_dsp)[0] for n in graph.nodes}

@@ -18,6 +18,8 @@ class Buffer:
         members: every value that lives in it.
         first: -1 for a graph input, which the caller fills before the first node.
         last: the number of nodes for a graph output, which the caller reads afterwards.
+        over: name of the buffer that this one may overlap, where it starts `lead` bytes before it or more:
+            its layer reads the other one to the end while it fills this one.
     """
 
     name: str
@@ -25,6 +27,8 @@ class Buffer:
     first: int
     last: int
     members: tuple[str, ...]
+    over: str | None = None
+    lead: int = 0
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Storage:
         buffer_of: buffer name by activation name.
         view_of: for a value that is another one reshaped without a copy, the name of that value.
         scratch_of: buffer name by node name.
+        in_place: the nodes whose output takes the place of an input.
     """
 
     buffers: tuple[Buffer, ...]
     buffer_of: dict[str, str]
     view_of: dict[str, str]
     scratch_of: dict[str, str]
+    in_place: frozenset[str]
 
 
 class _Sharing:
@@ -55,6 +61,7 @@ class _Sharing:
         self.first: dict[str, int] = {}
         self.last: dict[str, int] = {}
         self.view_of: dict[str, str] = {}
+        self.over: dict[str, tuple[str, int]] = {}
         self.last_read = self._last_reads()
 
     def _last_reads(self) -> dict[str, int]:
@@ -104,6 +111,20 @@ class _Sharing:
                 return name
         return None
 
+    def lay_over(self, index: int, node: Node) -> None:
+        """Lets the output overlap a dying first input, as far as the kernel can write behind its reads."""
+        source, lead = node.inputs[0], self.kernels[node.name].lead
+        if lead is None or source is None or self.graph.value(source).is_constant:
+            return
+        if self.last[self.root[source]] == index:
+            self.over[node.outputs[0]] = (self.root[source], lead)
+
+    def buffer(self, root: str) -> Buffer:
+        over, lead = self.over.get(root, (None, 0))
+        members = tuple(self.members[root])
+        size = self.graph.value(root).bytes
+        return Buffer(root, size, self.first[root], self.last[root], members, over, lead)
+
 
 def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
     """Decides views and in-place writes, and gives the live range of every buffer."""
@@ -112,6 +133,7 @@ def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
         sharing.add(name, -1)
     scratch: list[Buffer] = []
     scratch_of: dict[str, str] = {}
+    in_place: set[str] = set()
     for i, node in enumerate(graph.nodes):
         output = node.outputs[0]
         reused = sharing.reusable_input(i, node)
@@ -121,14 +143,13 @@ def assign_storage(graph: Graph, kernels: Kernels) -> Storage:
             sharing.join(output, source, i)
         elif reused is not None:
             sharing.join(output, reused, i)
+            in_place.add(node.name)
         else:
             sharing.add(output, i)
+            sharing.lay_over(i, node)
         size = kernels[node.name].scratch_bytes
         if size:
             scratch_of[node.name] = f"scratch of {node.name}"
             scratch.append(Buffer(scratch_of[node.name], size, i, i, ()))
-    buffers = [
-        Buffer(root, graph.value(root).bytes, sharing.first[root], sharing.last[root], tuple(members))
-        for root, members in sharing.members.items()
-    ]
-    return Storage((*buffers, *scratch), sharing.root, sharing.view_of, scratch_of)
+    buffers = [sharing.buffer(root) for root in sharing.members]
+    return Storage((*buffers, *scratch), sharing.root, sharing.view_of, scratch_of, frozenset(in_place))

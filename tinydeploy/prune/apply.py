@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
-
 from tinydeploy.errors import DeployError
-from tinydeploy.ir.graph import Graph, Node
-from tinydeploy.ir.types import Array, Quantization, Value
-from tinydeploy.ir.verify import site_of, verify
+from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.types import Array, Value
+from tinydeploy.passes.channels import narrowed
 from tinydeploy.prune.groups import Groups, kept_channels
 
 
@@ -23,38 +21,11 @@ def remove(graph: Graph, groups: Groups, removed: frozenset[int]) -> Graph:
         DeployError: a layer would keep no channel.
     """
     kept = kept_channels(groups, removed)
-    values = dict(graph.values)
-    nodes: list[Node] = []
     for name in graph.inputs:
         _require_some(name, kept[name], graph)
     for node in graph.nodes:
-        output = kept[node.outputs[0]]
-        _require_some(node.name, output, graph)
-        inputs = [None if n is None or graph.value(n).is_constant else kept[n] for n in node.inputs]
-        if all(k is None for k in inputs):
-            nodes.append(node)
-            continue
-        op, constants = node.op.narrow(site_of(graph, node), inputs, output)
-        names = list(node.inputs)
-        for index, data in constants.items():
-            narrowed = _narrow_constant(graph, node, index, data, kept)
-            names[index] = narrowed.name
-            values[narrowed.name] = narrowed
-        nodes.append(replace(node, op=op, inputs=tuple(names)))
-    for name, indices in kept.items():
-        value = graph.value(name)
-        if value.shape:
-            values[name] = replace(value, shape=(*value.shape[:-1], len(indices)))
-    used = {n for node in nodes for n in node.inputs if n is not None} | set(kept)
-    outputs = {node.name: node.outputs[0] for node in nodes}
-    result = replace(
-        graph,
-        values={n: v for n, v in values.items() if n in used},
-        nodes=tuple(nodes),
-        norm_scales={n: scale[kept[outputs[n]]] for n, scale in graph.norm_scales.items()},
-    )
-    verify(result)
-    return result
+        _require_some(node.name, kept[node.outputs[0]], graph)
+    return narrowed(graph, kept)
 
 
 def _require_some(name: str, kept: Array, graph: Graph) -> None:
@@ -64,24 +35,6 @@ def _require_some(name: str, kept: Array, graph: Graph) -> None:
             where=f"{graph.source or graph.name}: {name!r}",
             hint="prune less, or protect the layer",
         )
-
-
-def _narrow_constant(graph: Graph, node: Node, index: int, data: Array, kept: dict[str, Array]) -> Value:
-    """A constant of one node; one that several nodes share gets a name of its own."""
-    name = str(node.inputs[index])
-    value = graph.value(name)
-    shared = sum(n == name for other in graph.nodes for n in other.inputs) > 1
-    copy = np.ascontiguousarray(data)
-    copy.setflags(write=False)
-    quantization = value.quantization
-    if quantization is not None and quantization.axis is not None:
-        channels = kept[node.outputs[0]]
-        quantization = Quantization(
-            tuple(quantization.scales[i] for i in channels),
-            tuple(quantization.zero_points[i] for i in channels),
-            quantization.axis,
-        )
-    return Value(f"{name}/{node.name}" if shared else name, value.dtype, copy.shape, quantization, copy)
 
 
 def mask(graph: Graph, groups: Groups, removed: frozenset[int]) -> Graph:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinydeploy.ir.channels import ChannelCoupler, ChannelIds
-from tinydeploy.ir.graph import Graph, Node
-from tinydeploy.ir.verify import site_of
+from tinydeploy.ir.graph import Graph
 from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.passes.channels import channel_ids
 
 PRODUCERS = (Conv2D, FullyConnected)
 """Ops that make new channels; what they make may be removed."""
@@ -74,7 +74,7 @@ def find_groups(graph: Graph, protected: Iterable[str] = ()) -> Groups:
         protected: names of nodes whose output channels stay.
     """
     coupler = ChannelCoupler()
-    ids = _channel_ids(graph, coupler, set(protected))
+    ids = channel_ids(graph, coupler, set(protected))
     roots = {name: coupler.roots(numbers) for name, numbers in ids.items()}
     outputs: dict[int, list[tuple[str, int]]] = defaultdict(list)
     inputs: dict[int, list[tuple[str, int]]] = defaultdict(list)
@@ -91,31 +91,6 @@ def find_groups(graph: Graph, protected: Iterable[str] = ()) -> Groups:
             for channel, root in enumerate(roots[str(node.inputs[0])]):
                 inputs[int(root)].append((node.name, channel))
     return Groups(_collect(graph, coupler, outputs, inputs), roots, tuple(frozen))
-
-
-def _channel_ids(graph: Graph, coupler: ChannelCoupler, protected: set[str]) -> dict[str, ChannelIds]:
-    ids = {name: coupler.frozen(_last_axis(graph.value(name).shape)) for name in graph.inputs}
-    for node in graph.nodes:
-        operands = [None if n is None or graph.value(n).is_constant else ids[n] for n in node.inputs]
-        output = _couple(graph, node, operands, coupler)
-        if node.name in protected:
-            coupler.freeze(output)
-        ids[node.outputs[0]] = output
-    coupler.freeze(*(ids[name] for name in graph.outputs))
-    return ids
-
-
-def _couple(
-    graph: Graph, node: Node, operands: list[ChannelIds | None], coupler: ChannelCoupler
-) -> ChannelIds:
-    site = site_of(graph, node)
-    if all(numbers is None for numbers in operands):
-        return coupler.frozen(_last_axis(site.output.shape))
-    return node.op.couple(site, operands, coupler)
-
-
-def _last_axis(shape: tuple[int, ...]) -> int:
-    return shape[-1] if shape else 1
 
 
 def _collect(

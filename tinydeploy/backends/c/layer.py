@@ -56,11 +56,12 @@ class LayerCode:
 
 @dataclass(frozen=True)
 class Context:
-    """Where a layer is written: its node, the values around it and its kernel."""
+    """Where a layer is written: node, values around it, kernel, and whether it overwrites an input."""
 
     node: Node
     site: Site
     choice: KernelChoice
+    in_place: bool
 
     def operand(self, index: int) -> str:
         """The C expression of input `index`: a parameter, or a constant of the layer."""

@@ -49,8 +49,13 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
 
 
 LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
+    dsp.ADD: lower_dsp.add,
     dsp.CONVOLUTION: lower_dsp.conv_2d,
+    dsp.DEPTHWISE: lower_dsp.depthwise,
+    dsp.DEPTHWISE_TAPS: lower_dsp.depthwise_taps,
+    dsp.FEW_ROWS: lower_dsp.few_rows,
     dsp.ROWS: lower_dsp.rows,
+    dsp.WINOGRAD: lower_dsp.winograd_conv_2d,
 }
 """The kernels for the DSP extension, by the name of the choice."""
 

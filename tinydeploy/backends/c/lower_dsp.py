@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
 from tinydeploy.backends.c.lower_linear import geometry
 from tinydeploy.backends.c.syntax import Struct, struct
-from tinydeploy.ops import Conv2D, FullyConnected
+from tinydeploy.ir.types import Array
+from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
-from tinydeploy.plan.dsp_linear import DotProducts, dot_products
+from tinydeploy.plan.dsp_add import linear_add
+from tinydeploy.plan.dsp_depthwise import planes, taps
+from tinydeploy.plan.dsp_linear import DotProducts, dot_products, wrapped
+from tinydeploy.plan.dsp_winograd import winograd
 
 _ROWS = "td_dsp_rows"
 _CONV = "td_dsp_conv_2d"
@@ -19,46 +25,148 @@ def dsp_output(p: LinearParameters, way: int) -> Struct:
     return struct(way=way, low=p.requantization.low, high=p.requantization.high)
 
 
-def _dot(op: Conv2D | FullyConnected, at: Context) -> tuple[DotProducts, Struct]:
-    dot = dot_products(op, at.site)
+def _dot(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tuple[DotProducts, Struct]:
+    dot = dot_products(op, at.site, few=few)
     assert dot is not None, "the plan chose this kernel because they exist"
     outputs = at.site.input(1).shape[0]
     out = dsp_output(op.parameters(at.site), dot.way)
-    return dot, struct(words=dot.words, unroll=dot.unroll, outputs=outputs, out=out)
+    multiplier, offset, shift = dot.common or (0, 0, 0)
+    scale = struct(multiplier=multiplier, offset=offset, shift=shift)
+    common = int(dot.common is not None)
+    return dot, struct(
+        words=dot.words, unroll=dot.unroll, outputs=outputs, common=common, scale=scale, out=out
+    )
 
 
 def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
-    dot, shape = _dot(op, at)
+    dot, shape = _rows(op, at)
+    return _layer(_HEADER, _ROWS, shape, dot.stream)
+
+
+def few_rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
+    dot, shape = _rows(op, at, few=True)
+    kernel = "td_dsp_few_rows_by_four" if dot.quads else "td_dsp_few_rows"
+    return LayerCode(
+        _HEADER,
+        kernel,
+        (Shape(f"{_ROWS}_shape", shape),),
+        (call(kernel, ("&shape", "{stream}", "x0", "y")),),
+        (Constant("stream", "int32_t", dot.stream),),
+    )
+
+
+def _rows(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tuple[DotProducts, Struct]:
+    dot, shape = _dot(op, at, few=few)
     count = at.site.input(0).elements // dot.depth
-    whole = struct(rows=count, inputs=dot.depth, dot=shape)
-    return _layer(_ROWS, whole, dot)
+    return dot, struct(rows=count, inputs=dot.depth, dot=shape)
 
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
+    return _layer(_HEADER, _CONV, Struct((*_window(op, at), ("dot", shape))), dot.stream)
+
+
+def _window(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
     x, weights, y = at.site.input(0), at.site.input(1), at.site.output
-    whole = Struct(
-        (
-            ("images", x.shape[0]),
-            ("in_h", x.shape[1]),
-            ("in_w", x.shape[2]),
-            ("in_c", x.shape[3]),
-            ("out_h", y.shape[1]),
-            ("out_w", y.shape[2]),
-            *geometry(op, (weights.shape[1], weights.shape[2])),
-            ("in_zero_point", x.quant.zero_point),
-            ("padded", int(not op.padding.none)),
-            ("dot", shape),
-        )
+    return (
+        ("images", x.shape[0]),
+        ("in_h", x.shape[1]),
+        ("in_w", x.shape[2]),
+        ("in_c", x.shape[3]),
+        ("out_h", y.shape[1]),
+        ("out_w", y.shape[2]),
+        *geometry(op, (weights.shape[1], weights.shape[2])),
+        ("in_zero_point", x.quant.zero_point),
+        ("padded", int(not op.padding.none)),
     )
-    return _layer(_CONV, whole, dot)
 
 
-def _layer(kernel: str, shape: Struct, dot: DotProducts) -> LayerCode:
+def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
+    p = planes(op, at.site)
+    assert p is not None, "the plan chose this kernel because they exist"
+    x, y = at.site.input(0), at.site.output
+    shape = struct(
+        images=x.shape[0],
+        in_h=x.shape[1],
+        in_w=x.shape[2],
+        in_c=x.shape[3],
+        out_h=y.shape[1],
+        out_w=y.shape[2],
+        stride_h=op.strides[0],
+        stride_w=op.strides[1],
+        pad_top=op.padding.top,
+        pad_left=op.padding.left,
+        in_zero_point=x.quant.zero_point,
+        band=at.choice.block,
+        words=p.words,
+        out=dsp_output(op.parameters(at.site), p.way),
+    )
+    return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", shape, p.stream)
+
+
+def winograd_conv_2d(op: Conv2D, at: Context) -> LayerCode:
+    u = winograd(op, at.site)
+    x, y = at.site.input(0), at.site.output
+    shape = struct(
+        images=x.shape[0],
+        in_h=x.shape[1],
+        in_w=x.shape[2],
+        in_c=x.shape[3],
+        out_h=y.shape[1],
+        out_w=y.shape[2],
+        outputs=y.shape[3],
+        pad_top=op.padding.top,
+        pad_left=op.padding.left,
+        in_zero_point=x.quant.zero_point,
+        tiles=at.choice.block,
+        unroll=u.unroll,
+        out=dsp_output(op.parameters(at.site), u.way),
+    )
+    return _layer("td_kernels_dsp_winograd.h", "td_dsp_winograd", shape, u.stream)
+
+
+def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:
+    t = taps(op, at.site)
+    assert t is not None, "the plan chose this kernel because they exist"
+    kernel = "td_dsp_depthwise_taps"
+    shape = Struct((*_window(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
     return LayerCode(
-        _HEADER,
+        "td_kernels_dsp_taps.h",
+        kernel,
+        (Shape("td_dsp_taps_shape", shape),),
+        (call(kernel, ("&shape", "{stream}", "x0", "y")),),
+        (Constant("stream", "int32_t", t.stream),),
+    )
+
+
+def add(op: Add, at: Context) -> LayerCode:
+    linear = linear_add(op, at.site)
+    assert linear is not None, "the plan chose this kernel because it exists"
+    r = op.parameters(at.site).output
+    constant = int(wrapped(np.array([linear.constant]))[0])
+    shape = struct(
+        elements=at.site.output.elements,
+        factor_a=linear.factors[0],
+        factor_b=linear.factors[1],
+        constant=constant,
+        shift=linear.shift,
+        low=r.low,
+        high=r.high,
+    )
+    return LayerCode(
+        "td_kernels_dsp_elementwise.h",
+        "td_dsp_add",
+        (Shape("td_dsp_add_shape", shape),),
+        (call("td_dsp_add", ("&shape", at.operand(0), at.operand(1), "y")),),
+        at.operand_constants(),
+    )
+
+
+def _layer(header: str, kernel: str, shape: Struct, stream: Array) -> LayerCode:
+    return LayerCode(
+        header,
         kernel,
         (Shape(f"{kernel}_shape", shape),),
         (call(kernel, ("&shape", "{stream}", "x0", "y", "scratch")),),
-        (Constant("stream", "int32_t", dot.stream),),
+        (Constant("stream", "int32_t", stream),),
     )

@@ -97,7 +97,7 @@ def lower_model(graph: Graph, plan: Plan, kernels: Kernels, name: str) -> Model:
     for node in graph.nodes:
         if node.outputs[0] in plan.storage.view_of:
             continue
-        at = Context(node, site_of(graph, node), kernels[node.name])
+        at = Context(node, site_of(graph, node), kernels[node.name], node.name in plan.storage.in_place)
         index = len(layers)
         layers.append(
             Layer(

@@ -12,14 +12,12 @@ from tinydeploy.backends.c import sources
 from tinydeploy.backends.c.model import Model, Port, lower_model
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.ir.graph import Graph
+from tinydeploy.passes.dead_channels import remove_dead_channels
 from tinydeploy.passes.outputs import copy_outputs
 from tinydeploy.plan import Kernels, Plan, plan_memory
-from tinydeploy.plan.select import select_kernels
+from tinydeploy.plan.select import GOALS, select_kernels
 
 KERNEL_COMMON = "td_kernels.h"
-
-SPARE_BYTES = {"latency": 512, "balanced": 512, "flash": 0, "ram": 0}
-"""What fast kernels may add to the arena, for each --optimize."""
 
 
 @dataclass(frozen=True)
@@ -84,23 +82,19 @@ def lower_project(graph: Graph, options: ExportOptions) -> Model:
         DeployError: as `make_project` does.
     """
     check_name(options.name)
-    graph = copy_outputs(graph)
+    graph = remove_dead_channels(copy_outputs(graph))
     kernels = _kernels(graph, options)
     return lower_model(graph, plan_memory(graph, kernels), kernels, options.name)
 
 
 def exported_arena(graph: Graph, options: ExportOptions) -> int:
     """Bytes of the arena of a graph once it is exported."""
-    graph = copy_outputs(graph)
+    graph = remove_dead_channels(copy_outputs(graph))
     return plan_memory(graph, _kernels(graph, options)).arena_bytes
 
 
 def _kernels(graph: Graph, options: ExportOptions) -> Kernels:
-    return select_kernels(
-        graph,
-        has_dsp=options.dsp and options.optimize != "flash",
-        spare_bytes=SPARE_BYTES[options.optimize],
-    )
+    return select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.optimize])
 
 
 def kernel_files(model: Model) -> list[str]:
@@ -209,6 +203,8 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
                 "name": layer.node.name,
                 "kernel": layer.code.kernel,
                 "choice": layer.choice.name,
+                "why": layer.choice.why,
+                "cycles_estimated": layer.choice.cycles,
                 "scratch_bytes": layer.choice.scratch_bytes,
                 "macs": layer.macs,
                 "weights_bytes": sum(c.bytes for c in layer.code.constants),

@@ -45,7 +45,7 @@ static TD_INLINE void td_store_word(int8_t *to, uint32_t word)
 static TD_INLINE int32_t td_smlad(uint32_t x, uint32_t w, int32_t acc)
 {
     int32_t result;
-    __asm__("smlad %0, %1, %2, %3" : "=r"(result) : "r"(x), "r"(w), "r"(acc));
+    __asm__ volatile("smlad %0, %1, %2, %3" : "=r"(result) : "r"(x), "r"(w), "r"(acc));
     return result;
 }
 
@@ -54,7 +54,7 @@ static TD_INLINE int32_t td_smlad(uint32_t x, uint32_t w, int32_t acc)
     static TD_INLINE int32_t td_##name(uint32_t x, uint32_t w, int32_t acc)                   \
     {                                                                                         \
         int32_t result;                                                                       \
-        __asm__(#name " %0, %1, %2, %3" : "=r"(result) : "r"(x), "r"(w), "r"(acc));           \
+        __asm__ volatile(#name " %0, %1, %2, %3" : "=r"(result) : "r"(x), "r"(w), "r"(acc));           \
         return result;                                                                        \
     }
 TD_DSP_HALVES(smlabb)

@@ -1,6 +1,6 @@
 /* CONV_2D and FULLY_CONNECTED on the DSP extension: the inputs of four output pixels are widened to int16
- * once and used for all output channels. The output may be the place of the input where no pixel is larger
- * than the input's and each pixel is made from its own alone. */
+ * once and used for all output channels. Pixels are made in the order in which they stand, so the output may
+ * lie over the input where it starts so far before it that nothing is written before it was read. */
 #ifndef TD_KERNELS_DSP_CONV_H
 #define TD_KERNELS_DSP_CONV_H
 
@@ -27,6 +27,82 @@ static TD_INLINE void td_dsp_rows(const td_dsp_rows_shape *s, const int32_t *wei
     for (; s->rows % 4 && row < s->rows; row++) {
         td_dsp_widen(x, s->inputs, 1, lanes);
         td_dsp_dot(&s->dot, 1, lanes, weights, y);
+        x += s->inputs;
+        y += s->dot.outputs;
+    }
+}
+
+/* The end of a row that is no multiple of 4, as if zeros stood behind it. */
+static TD_INLINE uint32_t td_dsp_rest(const int8_t *x, int32_t from, int32_t count)
+{
+    uint32_t rest = 0;
+    for (int32_t i = from; i < count; i++) {
+        rest |= ((uint32_t)x[i] & 0xffu) << (8 * (i - from));
+    }
+    return rest;
+}
+
+/* td_dsp_rows for few rows, without scratch; a row is read again for each of its outputs. */
+static TD_INLINE void td_dsp_few_rows(const td_dsp_rows_shape *s, const int32_t *weights, const int8_t *x,
+                                      int8_t *y)
+{
+    const int32_t whole = s->inputs & ~3;
+    for (int32_t row = 0; row < s->rows; row++) {
+        const uint32_t rest = td_dsp_rest(x, whole, s->inputs);
+        const int32_t *w = weights;
+        for (int32_t o = 0; o < s->dot.outputs; o += 2) {
+            int32_t wide = w[0];
+            int32_t narrow = w[1];
+            td_dsp_sum_narrow(s->inputs, x, w + 2, &wide, &narrow);
+            if (s->inputs % 4) {
+                const uint32_t even = (uint32_t)w[2 + whole / 2];
+                const uint32_t odd = (uint32_t)w[3 + whole / 2];
+                wide = td_smlad(td_odd_bytes(rest), odd, td_smlad(td_even_bytes(rest), even, wide));
+                narrow = td_smlad(td_even_bytes(rest), td_even_bytes(even), narrow);
+                narrow = td_smlad(td_odd_bytes(rest), td_even_bytes(odd), narrow);
+            }
+            w += 2 + s->dot.words;
+            const td_dsp_scale a = td_dsp_next_scale(&s->dot, &w);
+            const td_dsp_scale b = td_dsp_next_scale(&s->dot, &w);
+            y[o] = td_dsp_output_a(wide, narrow, a, &s->dot.out);
+            if (o + 1 < s->dot.outputs) {
+                y[o + 1] = td_dsp_output_b(narrow, b, &s->dot.out);
+            }
+        }
+        x += s->inputs;
+        y += s->dot.outputs;
+    }
+}
+
+/* The same for a number of outputs that has an even number of pairs: two pairs at a time. */
+static TD_INLINE void td_dsp_few_rows_by_four(const td_dsp_rows_shape *s, const int32_t *weights, const int8_t *x,
+                                              int8_t *y)
+{
+    const td_dsp_output *const out = &s->dot.out;
+    const int32_t whole = s->inputs & ~3;
+    for (int32_t row = 0; row < s->rows; row++) {
+        const uint32_t rest = td_dsp_rest(x, whole, s->inputs);
+        const int32_t *w = weights;
+        for (int32_t o = 0; o < s->dot.outputs; o += 4) {
+            td_dsp_sums sums = { w[0], w[2], 0, 0, w[1], w[3], 0, 0 };
+            td_dsp_sum_quad(s->inputs, x, w + 4, &sums);
+            if (s->inputs % 4) {
+                int8_t last[4];
+                td_store_word(last, rest);
+                td_dsp_sum_quad(4, last, w + 4 + whole, &sums);
+            }
+            w += 4 + 2 * s->dot.words;
+            const td_dsp_scale a = td_dsp_next_scale(&s->dot, &w);
+            const td_dsp_scale b = td_dsp_next_scale(&s->dot, &w);
+            y[o] = td_dsp_output_a(sums.wide0, sums.narrow0, a, out);
+            y[o + 1] = td_dsp_output_b(sums.narrow0, b, out);
+            const td_dsp_scale c = td_dsp_next_scale(&s->dot, &w);
+            const td_dsp_scale d = td_dsp_next_scale(&s->dot, &w);
+            y[o + 2] = td_dsp_output_a(sums.wide1, sums.narrow1, c, out);
+            if (o + 3 < s->dot.outputs) {
+                y[o + 3] = td_dsp_output_b(sums.narrow1, d, out);
+            }
+        }
         x += s->inputs;
         y += s->dot.outputs;
     }
@@ -60,8 +136,8 @@ static TD_INLINE void td_dsp_copy_or_fill(int8_t *to, const int8_t *from, int32_
 }
 
 /* The window at (iy, ix) as bytes, row by row, with the zero point where it is outside. */
-static TD_INLINE void td_dsp_gather(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t iy, int32_t ix,
-                                    int8_t *to)
+static TD_INLINE void td_dsp_gather(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t iy,
+                                    int32_t ix, int8_t *to)
 {
     const int32_t run = s->kernel_w * s->in_c;
     const int32_t inside = !s->padded || (ix >= 0 && ix + (s->kernel_w - 1) * s->dilation_w < s->in_w);
@@ -76,8 +152,8 @@ static TD_INLINE void td_dsp_gather(const td_dsp_conv_2d_shape *s, const int8_t 
         for (int32_t kx = 0; kx < s->kernel_w; kx++) {
             const int32_t column = ix + kx * s->dilation_w;
             const int32_t both = row_inside && column >= 0 && column < s->in_w;
-            td_dsp_copy_or_fill(to, both ? x + (row * s->in_w + column) * s->in_c : x, s->in_c, both,
-                                s->in_zero_point);
+            td_dsp_copy_or_fill(to, both ? x + (row * s->in_w + column) * s->in_c : x, s->in_c,
+                                both, s->in_zero_point);
             to += s->in_c;
         }
     }
@@ -93,8 +169,8 @@ static TD_INLINE int32_t *td_dsp_fill(int32_t count, int32_t stride, uint32_t bo
 }
 
 /* The window at (iy, ix) as lanes, `stride` words apart; in_c is a multiple of 4. */
-static TD_INLINE void td_dsp_widen_window(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t iy, int32_t ix,
-                                          int32_t stride, int32_t *to)
+static TD_INLINE void td_dsp_widen_window(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t iy,
+                                          int32_t ix, int32_t stride, int32_t *to)
 {
     const int32_t run = s->kernel_w * s->in_c;
     const uint32_t zero = td_pack_low((uint32_t)s->in_zero_point, (uint32_t)s->in_zero_point);
@@ -122,16 +198,13 @@ static TD_INLINE void td_dsp_widen_window(const td_dsp_conv_2d_shape *s, const i
 
 /* One window of `stride` (4, or 1 for a single one) side by side: lanes straight from the input where a
  * pixel's channels are whole words, else by way of `bytes`. */
-static TD_INLINE void td_dsp_window(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t pixel, int32_t stride,
-                                    int32_t *to, int8_t *bytes)
+static TD_INLINE void td_dsp_window(const td_dsp_conv_2d_shape *s, const int8_t *x, int32_t pixel,
+                                    int32_t stride, int32_t *to, int8_t *bytes)
 {
-    const int32_t area = s->out_h * s->out_w;
-    const int32_t image = s->images > 1 ? pixel / area : 0;
-    const int32_t oy = (pixel - image * area) / s->out_w;
-    const int32_t ox = pixel - image * area - oy * s->out_w;
+    const int32_t oy = pixel / s->out_w;
+    const int32_t ox = pixel - oy * s->out_w;
     const int32_t iy = oy * s->stride_h - s->pad_top;
     const int32_t ix = ox * s->stride_w - s->pad_left;
-    x += image * s->in_h * s->in_w * s->in_c;
     if (s->in_c % 4 == 0) {
         td_dsp_widen_window(s, x, iy, ix, stride, to);
     } else {
@@ -140,14 +213,10 @@ static TD_INLINE void td_dsp_window(const td_dsp_conv_2d_shape *s, const int8_t 
     }
 }
 
-/* Any convolution without groups. `scratch` holds 4 * dot.words words of lanes and, where in_c is no
- * multiple of 4, the bytes of one window, rounded up to words. */
-static TD_INLINE void td_dsp_conv_2d(const td_dsp_conv_2d_shape *s, const int32_t *weights, const int8_t *x,
-                                     int8_t *y, int8_t *scratch)
+static TD_INLINE void td_dsp_conv_image(const td_dsp_conv_2d_shape *s, const int32_t *weights,
+                                        const int8_t *x, int8_t *y, int32_t *lanes, int8_t *bytes)
 {
-    int32_t *const lanes = (int32_t *)(void *)scratch;
-    int8_t *const bytes = scratch + 16 * s->dot.words;
-    const int32_t pixels = s->images * s->out_h * s->out_w;
+    const int32_t pixels = s->out_h * s->out_w;
     int32_t pixel = 0;
     for (; pixel + 4 <= pixels; pixel += 4) {
         for (int32_t p = 0; p < 4; p++) {
@@ -160,6 +229,20 @@ static TD_INLINE void td_dsp_conv_2d(const td_dsp_conv_2d_shape *s, const int32_
         td_dsp_window(s, x, pixel, 1, lanes, bytes);
         td_dsp_dot(&s->dot, 1, lanes, weights, y);
         y += s->dot.outputs;
+    }
+}
+
+/* Any convolution without groups. `scratch` holds 4 * dot.words words of lanes, or dot.words where an image
+ * has fewer than four pixels; then, where in_c is no multiple of 4, the bytes of one window. */
+static TD_INLINE void td_dsp_conv_2d(const td_dsp_conv_2d_shape *s, const int32_t *weights, const int8_t *x,
+                                     int8_t *y, int8_t *scratch)
+{
+    const int32_t group = s->out_h * s->out_w >= 4 ? 4 : 1;
+    int8_t *const bytes = scratch + 4 * group * s->dot.words;
+    for (int32_t image = 0; image < s->images; image++) {
+        td_dsp_conv_image(s, weights, x, y, (int32_t *)(void *)scratch, bytes);
+        x += s->in_h * s->in_w * s->in_c;
+        y += s->out_h * s->out_w * s->dot.outputs;
     }
 }
 
