@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -190,8 +190,8 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     pruning = options.goal.kind != "none" or bool(options.prune.ratios)
     epochs = _last_epochs(options) if pruning else options.finetune_epochs
     trainer = Trainer(given.training, options.train, options.distill, progress)
-    stages = [_stage("float", graph, given)]
-    graph = remove_dead_channels(graph)
+    stages = [_stage("float", given.graph, given)]
+    graph = remove_dead_channels(given.graph)
     given = replace(given, graph=graph)
     dense = trainer.finetune(graph, options.warmup_epochs) if pruning else graph
     pruned = _prune(given, options, trainer, dense)

@@ -71,7 +71,7 @@ def narrowed(graph: Graph, kept: Mapping[str, Kept]) -> Graph:
         if value.shape:
             values[name] = replace(value, shape=(*value.shape[:-1], len(indices)))
     used = {n for node in nodes for n in node.inputs if n is not None} | set(kept)
-    outputs = {node.name: node.outputs[0] for node in nodes}
+    stays = {node.name: np.asarray(kept[node.outputs[0]]) for node in nodes}
     result = replace(
         graph,
         values={n: v for n, v in values.items() if n in used},
