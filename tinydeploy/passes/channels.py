@@ -76,9 +76,7 @@ def narrowed(graph: Graph, kept: Mapping[str, Kept]) -> Graph:
         graph,
         values={n: v for n, v in values.items() if n in used},
         nodes=tuple(nodes),
-        norm_scales={
-            n: s[np.asarray(kept[outputs[n]])] for n, s in graph.norm_scales.items() if n in outputs
-        },
+        norm_scales={n: scale[stays[n]] for n, scale in graph.norm_scales.items() if n in stays},
     )
     verify(result)
     return result
