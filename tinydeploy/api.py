@@ -9,11 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tinydeploy import compression, difference, evaluation, profiling, verification
+from tinydeploy import (
+    calibration,
+    compression,
+    difference,
+    evaluation,
+    firmware_profile,
+    profiling,
+    verification,
+)
 from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.backends.onnx import write_onnx
 from tinydeploy.backends.tflite import write_tflite
+from tinydeploy.calibration import Fit, Reading
 from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import Samples, fit_samples, random_samples, read_dataset
 from tinydeploy.difference import Difference, Side
@@ -22,6 +31,7 @@ from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
 from tinydeploy.finetune.options import Precision
+from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
@@ -33,6 +43,7 @@ from tinydeploy.pruning import PruneOptions
 from tinydeploy.report.sensitivity import sensitivity_svg
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Target, load_target
+from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
 __all__ = [
@@ -41,15 +52,20 @@ __all__ = [
     "DoesNotFitError",
     "Evaluation",
     "Export",
+    "FirmwareCall",
+    "FirmwareProfile",
+    "Fit",
     "Model",
     "Profile",
     "Verification",
+    "calibrate",
     "compress",
     "diff",
     "evaluate",
     "export_c",
     "load_model",
     "profile",
+    "profile_firmware",
     "verify",
 ]
 
@@ -126,9 +142,16 @@ def profile(
     name: str | None = None,
     optimize: str = "latency",
     compiler: str | None = None,
+    max_flash: int | None = None,
+    max_ram: int | None = None,
+    max_latency_ms: float | None = None,
     progress: Progress = silent,
 ) -> Profile:
-    """Builds and runs a model on each target.
+    """Builds and runs a model on each target, and looks for what would make it fit where it does not.
+
+    Args:
+        max_flash, max_ram, max_latency_ms: bytes and milliseconds that are allowed on every target, on top
+            of what its board has.
 
     Raises:
         DeployError: an unknown target, a failed build, or code that does not come back.
@@ -141,7 +164,65 @@ def profile(
         jobs.append((job, found))
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
-    return profiling.profile(jobs, model.path, progress=progress)
+    limits = Limits(max_flash, max_ram, max_latency_ms)
+    return profiling.profile(jobs, model.path, limits, progress=progress)
+
+
+def calibrate(
+    board: str,
+    measured: Sequence[tuple[str, float]],
+    output: str | os.PathLike[str],
+    *,
+    optimize: str = "latency",
+    compiler: str | None = None,
+    progress: Progress = silent,
+) -> Fit:
+    """Fits the model of a board's cycles to measured latencies and writes a board file; all of it or nothing.
+
+    Args:
+        measured: model files and the milliseconds that one call of ``NAME_run`` took on the user's board.
+        output: the file; its name is the board's.
+
+    Raises:
+        DeployError: the target is no board or has no model of cycles, the readings fit no factor, the file
+            cannot be written.
+        MissingExtraError: the extra `emulate` is not installed.
+    """
+    where, name = load_target(board), calibration.file_name(Path(output))
+    if where.board is None:
+        raise DeployError(f"{where.name} is a core, which has no clock", where="BOARD", hint="name a board")
+    plain = replace(where, board=replace(where.board, calibration=None))
+    readings = []
+    for path, milliseconds in measured:
+        model = load_model(path)
+        job = Job(model.graph, _options(model, plain, None, optimize), plain.core, compiler, plain.board)
+        m = measure(job, _first_sample(model.graph), prove=False, progress=progress)
+        if m.latency.parts is None:
+            raise DeployError("; ".join(m.latency.notes), where=where.name)
+        readings.append(Reading(Path(path).name, milliseconds, m.latency.parts))
+    fit = calibration.fit_readings(readings, where.board.clock_mhz)
+    text = calibration.board_toml(calibration.calibrated(where.board, fit, name))
+    write_files({Path(output).name: text.encode()}, Path(output).parent)
+    return fit
+
+
+def profile_firmware(
+    path: str | os.PathLike[str],
+    targets: Sequence[str],
+    call: FirmwareCall,
+    *,
+    progress: Progress = silent,
+) -> FirmwareProfile:
+    """What one call of a function costs in a linked Arm ELF file, for the core of each target.
+
+    Raises:
+        DeployError: the file, a symbol, an argument or an input is wrong, or the code cannot be run.
+        MissingExtraError: the extra `emulate` is not installed.
+    """
+    found = [load_target(target) for target in targets]
+    if not found:
+        raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
+    return firmware_profile.profile_firmware(Path(path), found, call, progress=progress)
 
 
 def evaluate(

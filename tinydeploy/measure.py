@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +16,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.latency import Latency, latency_of, no_latency
+from tinydeploy.placement import WeightsInRam, weights_in_ram
 from tinydeploy.targets import Board, Core
 
 Progress = Callable[[str, int, int], None]
@@ -70,6 +71,8 @@ class Measurement:
         float_symbols: what speaks against integer only; empty where it is proved.
         faults: what silicon would refuse, or what went wrong with memory.
         unaligned_ok: the outputs are equal with input and output at offsets 1, 2 and 3.
+        code_bytes: of each function that was linked, by symbol; empty on the host.
+        weights_in_ram: the same run with the weights in RAM, where that was asked for and has an answer.
     """
 
     compiler: str
@@ -84,6 +87,8 @@ class Measurement:
     faults: tuple[str, ...]
     unaligned_ok: bool
     latency: Latency
+    code_bytes: Mapping[str, int] = field(default_factory=dict)
+    weights_in_ram: WeightsInRam | None = None
 
     @property
     def ram_bytes(self) -> int | None:
@@ -93,12 +98,20 @@ class Measurement:
         return self.sizes.static_ram + self.stack_bytes
 
 
-def measure(job: Job, inputs: tuple[Array, ...], *, prove: bool, progress: Progress = silent) -> Measurement:
+def measure(
+    job: Job,
+    inputs: tuple[Array, ...],
+    *,
+    prove: bool,
+    placement: bool = False,
+    progress: Progress = silent,
+) -> Measurement:
     """Exports, builds and runs a model.
 
     Args:
         inputs: one array per graph input, samples first; the first sample is the one that is counted.
         prove: also run at odd addresses, and look for floating point.
+        placement: also run on the board with the weights in RAM.
 
     Raises:
         DeployError: the build failed, or the code did not come back.
@@ -109,7 +122,7 @@ def measure(job: Job, inputs: tuple[Array, ...], *, prove: bool, progress: Progr
         abi = model_abi(project)
         if job.core.architecture == "host":
             return _on_host(job, project, abi, folder, inputs)
-        return _on_core(job, project, abi, folder, inputs, prove, progress)
+        return _on_core(job, project, abi, folder, inputs, prove, placement, progress)
 
 
 def model_abi(project: Project) -> ModelAbi:
@@ -139,6 +152,7 @@ def _on_core(
     folder: Path,
     inputs: tuple[Array, ...],
     prove: bool,
+    placement: bool,
     progress: Progress,
 ) -> Measurement:
     # Imported here: a user who only exports has none of the emulator's packages.
@@ -172,7 +186,9 @@ def _on_core(
             run = machine.run(_bytes(inputs, i), place="outside", offset=offset, check_alignment=i == 0)
             faults += [f"input and output at offset {offset}: {fault}" for fault in run.faults]
             aligned = aligned and run.outputs == runs[i].outputs
-    first = runs[0]
+    first, moved = runs[0], None
+    if placement and job.board is not None:
+        moved = weights_in_ram(firmware, job.board, _bytes(inputs, 0), first, folder / "weights-in-ram")
     return Measurement(
         compiler=firmware.compiler,
         project=project,
@@ -191,6 +207,8 @@ def _on_core(
         faults=tuple(dict.fromkeys(faults)),
         unaligned_ok=aligned,
         latency=no_latency("") if first.cycles is None else latency_of(first.cycles, job.core, job.board),
+        code_bytes={f.name: f.end - f.start for f in firmware.functions},
+        weights_in_ram=moved,
     )
 
 

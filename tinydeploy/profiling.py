@@ -4,21 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from tinydeploy.advice import Advice, Trial, advise
 from tinydeploy.backends.c.model import Layer
 from tinydeploy.data import random_samples
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.energy import Energy, energy_json, energy_of
 from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Job, Measurement, Progress, measure, silent
-from tinydeploy.targets import Board, Target
+from tinydeploy.plan.lifetime import live_bytes
+from tinydeploy.targets import Target
+from tinydeploy.verdict import Limits, Verdict, judge, require_answerable
 
 SEED = 0
 
 
 @dataclass(frozen=True)
 class LayerProfile:
-    """One layer of the generated code; instructions and cycles are of the first target, else None."""
+    """One layer of the generated code on one target; what is not measured there is None.
+
+    Attributes:
+        weights_bytes: its constants in flash.
+        code_bytes: its own function in flash; kernels that several layers share are not in it.
+        arena_bytes: live in the arena while it runs: inputs, output, scratch, and what later layers read.
+        share: of the cycles, or of the instructions where there are no cycles, of the whole model.
+        from_ram: its cycles with the weights in RAM.
+    """
 
     name: str
     op: str
@@ -28,6 +40,14 @@ class LayerProfile:
     weights_bytes: int
     instructions: int | None
     cycles: Cycles | None
+    code_bytes: int | None = None
+    arena_bytes: int = 0
+    share: float | None = None
+    from_ram: Cycles | None = None
+
+    @property
+    def flash_bytes(self) -> int | None:
+        return None if self.code_bytes is None else self.weights_bytes + self.code_bytes
 
     @property
     def cycles_per_mac(self) -> float | None:
@@ -41,10 +61,15 @@ class LayerProfile:
             "macs": self.macs,
             "params": self.params,
             "weights_bytes": self.weights_bytes,
+            "code_bytes": self.code_bytes,
+            "flash_bytes": self.flash_bytes,
+            "arena_bytes": self.arena_bytes,
             "instructions": self.instructions,
             "cycles": None if self.cycles is None else self.cycles.total,
             "cycles_parts": None if self.cycles is None else self.cycles.to_json(),
             "cycles_per_mac": self.cycles_per_mac,
+            "share": self.share,
+            "cycles_weights_in_ram": None if self.from_ram is None else self.from_ram.total,
         }
 
 
@@ -53,14 +78,25 @@ class TargetProfile:
     """A model on one target.
 
     Attributes:
-        fits: whether flash and RAM suffice; None for a core, which has neither.
-        why: the answer in words.
+        layers: in execution order.
+        advice: where it does not fit, what would make it fit, the cheapest first.
     """
 
     target: Target
     measurement: Measurement
-    fits: bool | None
-    why: str
+    verdict: Verdict
+    layers: tuple[LayerProfile, ...]
+    advice: tuple[Advice, ...] = ()
+
+    @property
+    def fits(self) -> bool | None:
+        """Whether flash, RAM and latency suffice; None where nothing was asked."""
+        return self.verdict.fits
+
+    @property
+    def why(self) -> str:
+        """The answer in words."""
+        return self.verdict.why
 
     @property
     def energy(self) -> Energy | None:
@@ -73,6 +109,7 @@ class TargetProfile:
             "target": self.target.name,
             "fits": self.fits,
             "why": self.why,
+            "needs": [need.to_json() for need in self.verdict.needs],
             "flash_bytes": None if m.sizes is None else m.sizes.flash,
             "flash_code_bytes": None if m.sizes is None else m.sizes.flash_code,
             "flash_weights_bytes": None if m.sizes is None else m.sizes.flash_weights,
@@ -84,6 +121,9 @@ class TargetProfile:
             **energy_json(self.energy),
             "source": "emulated",
             "compiler": m.compiler,
+            "weights_in_ram": None if m.weights_in_ram is None else m.weights_in_ram.to_json(),
+            "advice": [advice.to_json() for advice in self.advice],
+            "layers": [layer.to_json() for layer in self.layers],
         }
 
 
@@ -94,8 +134,12 @@ class Profile:
     model: str
     macs: int
     params: int
-    layers: tuple[LayerProfile, ...]
     targets: tuple[TargetProfile, ...]
+
+    @property
+    def layers(self) -> tuple[LayerProfile, ...]:
+        """Those of the first target."""
+        return self.targets[0].layers
 
     @property
     def all_fit(self) -> bool:
@@ -117,48 +161,54 @@ def graph_params(graph: Graph) -> int:
     return sum(v.elements for v in graph.constants() if v.name in names)
 
 
-def profile(jobs: list[tuple[Job, Target]], model: str, *, progress: Progress = silent) -> Profile:
+def profile(
+    jobs: list[tuple[Job, Target]],
+    model: str,
+    limits: Limits | None = None,
+    *,
+    progress: Progress = silent,
+) -> Profile:
     """Builds and runs a model on every target, with one seeded random sample.
 
     Args:
         jobs: the same graph, made ready for each target.
+        limits: what the user allows, on top of the boards' memories.
 
     Raises:
-        DeployError: a build failed, or the code did not come back.
+        DeployError: a build failed, the code did not come back, or a limit has no answer on a target.
     """
+    limits = limits or Limits()
+    for _, target in jobs:
+        require_answerable(target, limits)
     graph = jobs[0][0].graph
     inputs = tuple(x[:1] for x in random_samples(graph, 1, SEED))
-    profiles = []
-    for job, target in jobs:
-        measurement = measure(job, inputs, prove=False, progress=progress)
-        fits, why = verdict(measurement, target.board)
-        profiles.append(TargetProfile(target, measurement, fits, why))
-    first = profiles[0].measurement
-    layers = tuple(_layer(first, layer) for layer in first.project.model.layers)
-    return Profile(model, graph_macs(graph), graph_params(graph), layers, tuple(profiles))
+    profiles = tuple(_on_target(job, target, limits, inputs, progress) for job, target in jobs)
+    return Profile(model, graph_macs(graph), graph_params(graph), profiles)
 
 
-def verdict(m: Measurement, board: Board | None) -> tuple[bool | None, str]:
-    """Whether a model fits a board's flash and RAM, with the numbers."""
-    if board is None or m.sizes is None or m.ram_bytes is None:
-        return None, "a core has no flash and RAM of its own; name a board to see whether it fits"
-    needs = (("flash", m.sizes.flash, board.flash_bytes), ("RAM", m.ram_bytes, board.ram_bytes))
-    over = [
-        f"{what}: {need:,} B needed, {has:,} B there, {need - has:,} B over"
-        for what, need, has in needs
-        if need > has
-    ]
-    if over:
-        return False, "; ".join(over)
-    return True, "; ".join(f"{what}: {need:,} of {has:,} B" for what, need, has in needs)
+def _on_target(
+    job: Job, target: Target, limits: Limits, inputs: tuple[Array, ...], progress: Progress
+) -> TargetProfile:
+    m = measure(job, inputs, prove=False, placement=True, progress=progress)
+    found = judge(m, target, limits)
+    advice: tuple[Advice, ...] = ()
+    if found.over:
+        advice = advise(Trial(job, target, limits, inputs), m, found, progress=progress)
+    live = live_bytes(m.project.plan, len(m.project.model.graph.nodes))
+    step = {node.name: i for i, node in enumerate(m.project.model.graph.nodes)}
+    layers = tuple(_layer(m, layer, live[step[layer.node.name]]) for layer in m.project.model.layers)
+    return TargetProfile(target, m, found, layers, advice)
 
 
-def _layer(m: Measurement, layer: Layer) -> LayerProfile:
-    counted = [n for name, n in m.per_function.items() if _belongs(name, layer.function)]
+def _layer(m: Measurement, layer: Layer, arena_bytes: int) -> LayerProfile:
+    own = [name for name in m.code_bytes if _belongs(name, layer.function)]
+    instructions = sum(n for name, n in m.per_function.items() if _belongs(name, layer.function))
     cycles = [n for name, n in m.latency.per_function.items() if _belongs(name, layer.function)]
     params = sum(
         v.elements for v in m.project.model.graph.node_inputs(layer.node) if v is not None and v.is_constant
     )
+    total = sum(cycles, Cycles()) if m.latency.parts is not None else None
+    part, whole = (instructions, m.instructions) if total is None else (total.total, m.latency.cycles)
     return LayerProfile(
         layer.node.name,
         layer.node.op.kind,
@@ -166,8 +216,12 @@ def _layer(m: Measurement, layer: Layer) -> LayerProfile:
         layer.macs,
         params,
         sum(c.bytes for c in layer.code.constants),
-        sum(counted) if m.instructions is not None else None,
-        sum(cycles, Cycles()) if m.latency.parts is not None else None,
+        instructions if m.instructions is not None else None,
+        total,
+        code_bytes=sum(m.code_bytes[name] for name in own) if m.code_bytes else None,
+        arena_bytes=arena_bytes,
+        share=part / whole if whole else None,
+        from_ram=None if m.weights_in_ram is None else m.weights_in_ram.cycles_of([layer.function]),
     )
 
 

@@ -64,8 +64,11 @@ class PruneOptions:
 class Recalibration(Protocol):
     """Gives what is left of a graph the statistics that it had."""
 
-    def __call__(self, smaller: Graph, kept: Mapping[str, Array]) -> tuple[Graph, float]:
-        """The mended graph and its loss; `kept` are the channels that stay of each value."""
+    def mend(self, smaller: Graph, kept: Mapping[str, Array]) -> Graph:
+        """The mended graph; `kept` are the channels that stay of each value."""
+
+    def loss(self, smaller: Graph, kept: Mapping[str, Array]) -> float:
+        """The loss of the mended graph."""
 
 
 @dataclass(frozen=True)
@@ -197,7 +200,7 @@ def _in_steps(
         kept = kept_channels(groups, removed)
         result = remove(result, groups, removed)
         if recalibration is not None:
-            result = recalibration(result, kept)[0]
+            result = recalibration.mend(result, kept)
         if step < options.steps - 1:
             result = training.train(result, options.step_epochs)
     return result
@@ -235,9 +238,7 @@ def _by_cost(
     def shown(now: float) -> None:
         progress("measuring what each channel is worth", int(start - now), max(int(start - limit), 1))
 
-    return select_by_loss(
-        graph, groups, scores, limit, cost, lambda g, kept: recalibration(g, kept)[1], select, shown
-    )
+    return select_by_loss(graph, groups, scores, limit, cost, recalibration.loss, select, shown)
 
 
 def _by_ratio(

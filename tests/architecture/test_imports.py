@@ -24,8 +24,10 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *(
+                "firmware_profile",
                 "latency",
                 "energy",
+                "calibration",
                 "measure",
                 "verification",
                 "profiling",
@@ -35,6 +37,9 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "compression",
                 "training",
                 "target_cost",
+                "placement",
+                "verdict",
+                "advice",
             ),
             "report",
         }

@@ -108,11 +108,12 @@ def test_profile_json_has_the_keys_of_the_contract() -> None:
         assert layer["cycles_per_mac"] == (layer["cycles"] / layer["macs"] if layer["macs"] else None)
 
 
-def test_a_core_without_timings_has_no_cycles() -> None:
+def test_a_core_that_pairs_instructions_says_that_this_is_modelled() -> None:
     result = run("profile", MODEL, "--target", "nucleo-h743zi", "--json")
     (target,) = document(result)["targets"]  # type: ignore[misc]
-    assert target["cycles"] is target["latency_ms"] is target["error_pct"] is None
-    assert "cortex-m7" in target["cycle_notes"][0]
+    assert target["cycles"] > 0
+    assert target["error_pct"] is None
+    assert "two instructions at a time are modelled" in target["cycle_notes"][0]
 
 
 def test_every_latency_is_printed_with_its_band() -> None:
@@ -239,3 +240,66 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     result = run("verify", MODEL, "--target", "cortex-m4")
     assert result.exit_code == 2
     assert "tinydeploy[emulate]" in result.stderr
+
+
+def test_profile_limits_are_exit_1_and_say_what_would_help() -> None:
+    result = run("profile", MODEL, "--target", "nucleo-l4r5zi", "--max-ram", "2000")
+    assert result.exit_code == 1
+    text = " ".join(result.stdout.split())
+    assert "RAM: 2,320 B needed, 2,000 B there, 320 B over" in text
+    assert "would fit: " in text
+    assert "--prune ram=2000 --target nucleo-l4r5zi" in text
+    assert "weights in RAM: " in text
+    assert max(map(len, result.stdout.splitlines())) <= 80
+
+
+def test_profile_limits_in_json() -> None:
+    result = run("profile", MODEL, "--target", "nucleo-l4r5zi", "--max-latency-ms", "5", "--json")
+    assert result.exit_code == 1
+    (target,) = document(result)["targets"]  # type: ignore[misc]
+    needs = {need["resource"]: need for need in target["needs"]}
+    assert needs["latency"]["needed"] == target["latency_ms"] > needs["latency"]["limit"] == 5
+    assert needs["ram"]["needed"] == target["ram_bytes"]
+    for entry in target["advice"]:
+        (latency,) = [need for need in entry["needs"] if need["resource"] == "latency"]
+        assert entry["fits"] == (latency["over"] <= 0)
+    moved = target["weights_in_ram"]
+    assert moved["saved_cycles"] == target["cycles"] - moved["cycles"]
+    for layer in target["layers"]:
+        assert layer["flash_bytes"] == layer["weights_bytes"] + layer["code_bytes"]
+        assert layer["share"] == layer["cycles"] / target["cycles"]
+        assert layer["arena_bytes"] <= target["arena_bytes"]
+        assert layer["cycles_weights_in_ram"] <= layer["cycles"]
+    assert target["layers"] == document(result)["layers"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--target", "cortex-m4", "--max-latency-ms", "5"), ("--max-latency-ms", "cortex-m4", "clock")),
+        (("--target", "host", "--max-ram", "5"), ("--max-ram", "host")),
+        (("--target", "cortex-m4", "--max-ram", "0"), ("--max-ram",)),
+        (("--target", "cortex-m4", "--html", "page.html", "--compress-report", "none.json"), ("none.json",)),
+        (("--target", "cortex-m4", "--html", "."), ("--html",)),
+    ],
+)
+def test_profile_refuses_what_has_no_answer(
+    arguments: tuple[str, ...], words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("profile", MODEL, *arguments)
+    assert result.exit_code == 2
+    assert all(word in result.stderr for word in words), result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_page_is_written_beside_the_json(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    result = run("profile", MODEL, "--target", "nucleo-l4r5zi", "--html", page, "--json")
+    assert result.exit_code == 0
+    assert document(result)["targets"]
+    text = page.read_text()
+    assert text.startswith("<!doctype html>")
+    assert "ST NUCLEO-L4R5ZI" in text
+    assert [p.name for p in tmp_path.iterdir()] == ["page.html"]

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Literal
 
 from tinydeploy.emulate.abi import ModelAbi
 from tinydeploy.emulate.arch import architecture_of
@@ -15,7 +16,11 @@ from tinydeploy.emulate.toolchain import Toolchain, run_tool
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import Core
 
+Placement = Literal["flash", "ram"]
+"""Where the weights are read from."""
+
 _ARENA_SLACK = 3
+_MEMORY_OBJECT = "td_memory.o"
 _COMMON = (
     "-std=c99",
     "-ffunction-sections",
@@ -129,6 +134,26 @@ def build(
     )
 
 
+def relink_weights_in_ram(firmware: Firmware, out: Path) -> Firmware:
+    """The same objects, linked so that the weights lie in RAM, as start-up code that copies them has it.
+
+    Args:
+        out: folder for the ELF file; made where missing, and not the one of ``firmware``.
+
+    Raises:
+        DeployError: the link failed.
+    """
+    out = out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    objects = (*firmware.objects, firmware.elf.parent / _MEMORY_OBJECT)
+    flags = firmware.toolchain.flags_for(firmware.core)
+    elf = _link(firmware.abi, firmware.toolchain, flags, objects, out, "ram")
+    image = read_image(elf)
+    return replace(
+        firmware, elf=elf, image=image, functions=_functions(image), arena=_arena(image, firmware.abi)
+    )
+
+
 def compile_objects(
     project: Path, abi: ModelAbi, toolchain: Toolchain, flags: Sequence[str], out: Path
 ) -> tuple[Path, ...]:
@@ -165,7 +190,7 @@ def _dialect(toolchain: Toolchain) -> tuple[str, ...]:
 
 def _compile_memory(toolchain: Toolchain, flags: Sequence[str], out: Path) -> Path:
     """Compiles memcpy and its kin; in them a loop must not become a call of itself."""
-    target, source = out / "td_memory.o", out / "td_memory.c"
+    target, source = out / _MEMORY_OBJECT, out / "td_memory.c"
     source.write_text(runtime_text("td_memory.c"))
     own = ["-ffreestanding", "-fno-builtin"]
     own += ["-fno-tree-loop-distribute-patterns"] if toolchain.kind == "gcc" else []
@@ -175,12 +200,15 @@ def _compile_memory(toolchain: Toolchain, flags: Sequence[str], out: Path) -> Pa
 
 
 def _link(
-    abi: ModelAbi, toolchain: Toolchain, flags: Sequence[str], objects: Iterable[Path], out: Path
+    abi: ModelAbi,
+    toolchain: Toolchain,
+    flags: Sequence[str],
+    objects: Iterable[Path],
+    out: Path,
+    weights: Placement = "flash",
 ) -> Path:
     script, elf = out / "link.ld", out / f"{abi.name}.elf"
-    text = runtime_text("link.ld").replace("@EXTERN@", " ".join(abi.entry_symbols))
-    text = text.replace("@WEIGHTS@", Path(abi.weights_source).with_suffix(".o").name)
-    script.write_text(text.replace("@ARENA@", abi.arena_symbol))
+    script.write_text(_link_script(abi, weights))
     command = [*toolchain.command, *flags, "-static", "-T", str(script)]
     # zig ignores the script's ENTRY, so the entry is a flag for both.
     command += ["-Wl,--gc-sections", f"-Wl,-e,{abi.run_symbol}", *map(str, objects)]
@@ -188,6 +216,16 @@ def _link(
     command += ["-nostdlib", "-lgcc"] if toolchain.kind == "gcc" else []
     run_tool([*command, "-o", str(elf)], cwd=out, doing=f"linking with {toolchain.version}")
     return elf
+
+
+def _link_script(abi: ModelAbi, weights: Placement) -> str:
+    file = Path(abi.weights_source).with_suffix(".o").name
+    section = f"    .weights : {{ *{file}(.rodata .rodata.*) }} :{weights}\n"
+    text = runtime_text("link.ld")
+    for place in ("flash", "ram"):
+        text = text.replace(f"@WEIGHTS_IN_{place.upper()}@", section if place == weights else "")
+    text = text.replace("@EXTERN@", " ".join(abi.entry_symbols))
+    return text.replace("@WEIGHTS@", file).replace("@ARENA@", abi.arena_symbol)
 
 
 def _weights_bytes(image: Image) -> int:

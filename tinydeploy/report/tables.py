@@ -6,12 +6,14 @@ from collections.abc import Iterable, Iterator
 
 from rich import box
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import Export
+from tinydeploy.latency import milliseconds
 from tinydeploy.profiling import LayerProfile, Profile, TargetProfile
 from tinydeploy.targets import Target
 from tinydeploy.verification import Verification
@@ -39,7 +41,7 @@ def verification_report(v: Verification) -> RenderableType:
         table.add_row("instructions", _number(m.instructions))
         if m.latency.cycles is not None:
             table.add_row("latency", m.latency.text)
-            table.add_row("cycles", f"{m.latency.cycles:,} ({_shares(m.latency.parts)})")
+            table.add_row("cycles", f"{m.latency.cycles:,} ({shares_text(m.latency.parts)})")
         table.add_row(
             "flash",
             f"{_bytes(m.sizes.flash)} (weights {_bytes(m.sizes.flash_weights)},"
@@ -65,10 +67,10 @@ def profile_report(p: Profile) -> RenderableType:
 
 
 def _layer_table(layers: Iterable[LayerProfile], first: TargetProfile) -> Table:
-    total = first.measurement.latency.cycles or first.measurement.instructions
     table = text_table(f"layers on {first.target.name}")
+    table.padding = 0  # 80 columns hold no more
     table.add_column("op", no_wrap=True)
-    for name in ("MACs", "flash B", "instr.", "cycles", "/MAC", "share"):
+    for name in ("MACs", "flash B", "RAM B", "instr.", "cycles", "/MAC", "share"):
         table.add_column(name, justify="right", no_wrap=True)
     for i, layer in enumerate(layers):
         # Where there are no cycles, what is shared and divided is the instructions.
@@ -76,11 +78,12 @@ def _layer_table(layers: Iterable[LayerProfile], first: TargetProfile) -> Table:
         table.add_row(
             f"{i} {layer.op.lower()}",
             _number(layer.macs or None),
-            _number(layer.weights_bytes or None),
+            _number(layer.flash_bytes or None),
+            _number(layer.arena_bytes),
             _number(layer.instructions),
             _number(None if layer.cycles is None else layer.cycles.total),
             "-" if n is None or not layer.macs else f"{n / layer.macs:.2f}",
-            "-" if n is None or not total else f"{n / total:.1%}",
+            "-" if layer.share is None else f"{layer.share:.1%}",
         )
     return table
 
@@ -104,24 +107,56 @@ def _target_table(targets: Iterable[TargetProfile]) -> Table:
     return table
 
 
-def _verdicts(targets: Iterable[TargetProfile]) -> list[Text]:
-    lines = []
+def _verdicts(targets: Iterable[TargetProfile]) -> list[RenderableType]:
+    lines: list[RenderableType] = []
     for t in targets:
         lines.append(Text(f"{t.target.name}: {t.why}", style="red" if t.fits is False else ""))
         latency = t.measurement.latency
         if latency.cycles is not None:
             cycles = "" if latency.latency_ms is None else f", {latency.cycles:,} cycles"
-            lines.append(Text(f"  {latency.text}{cycles}: {_shares(latency.parts)}"))
+            lines.append(_indented(f"{latency.text}{cycles}: {shares_text(latency.parts)}"))
         if t.energy is not None:
-            lines.append(Text(f"  energy {t.energy.text}"))
-        lines += [Text(f"  {note}", style="dim") for note in latency.notes]
+            lines.append(_indented(f"energy {t.energy.text}"))
+        lines += [_indented(note, "dim") for note in latency.notes]
+        lines += _placement(t) + _advice(t)
     note = (
         "Flash, RAM and instructions are measured: the emitted code was linked and run on an emulated core."
     )
     return [*lines, Text(note, style="dim")]
 
 
-def _shares(parts: Cycles | None) -> str:
+def _placement(t: TargetProfile) -> list[RenderableType]:
+    """What the weights in RAM would gain."""
+    moved = t.measurement.weights_in_ram
+    total = t.measurement.latency.cycles
+    if moved is None or moved.latency.latency_ms is None or not total:
+        return []
+    room = "" if moved.fits else ", which the board has not"
+    change = f"{abs(moved.saved) / total:.1%} {'fewer' if moved.saved >= 0 else 'more'} cycles"
+    latency = milliseconds(moved.latency.latency_ms)
+    text = f"weights in RAM: {latency}, {change}, {moved.ram_bytes:,} B of RAM{room}"
+    return [_indented(text, "dim")]
+
+
+def _advice(t: TargetProfile) -> list[RenderableType]:
+    lines: list[RenderableType] = []
+    shown: set[str] = set()
+    for entry in t.advice:
+        style = "green" if entry.fits else ""
+        word = "would fit" if entry.fits else "no answer" if entry.kind == "none" else "not enough"
+        lines.append(_indented(f"{word}: {entry.text}", style))
+        if entry.kind == "prune" and entry.command not in shown:
+            shown.add(entry.command)
+            lines.append(_indented(entry.command, "dim", 4))
+    return lines
+
+
+def _indented(text: str, style: str = "", by: int = 2) -> RenderableType:
+    """A paragraph whose further lines are indented too."""
+    return Padding(Text(text, style=style), (0, 0, 0, by), expand=False)
+
+
+def shares_text(parts: Cycles | None) -> str:
     """Where the cycles go: ``issue 79%, branches 9%, flash: code 0%, constants 12%``."""
     if parts is None or not parts.total:
         return "-"

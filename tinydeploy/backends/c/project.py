@@ -62,11 +62,7 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     Raises:
         DeployError: the name is no C identifier, the graph is float, or an op has no kernel.
     """
-    check_name(options.name)
-    graph = copy_outputs(graph)
-    kernels = _kernels(graph, options)
-    plan = plan_memory(graph, kernels)
-    model = lower_model(graph, plan, kernels, options.name)
+    model = lower_project(graph, options)
     n = options.name
     files = {
         f"{n}.h": sources.header(model, _banner(options, "public API")),
@@ -78,7 +74,19 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     }
     files.update({name: kernel_text(name) for name in kernel_files(model)})
     files["manifest.json"] = _manifest(model, options, files)
-    return Project(files, model, plan)
+    return Project(files, model, model.plan)
+
+
+def lower_project(graph: Graph, options: ExportOptions) -> Model:
+    """What `make_project` writes, with its kernels, plan and constants, before it becomes text.
+
+    Raises:
+        DeployError: as `make_project` does.
+    """
+    check_name(options.name)
+    graph = copy_outputs(graph)
+    kernels = _kernels(graph, options)
+    return lower_model(graph, plan_memory(graph, kernels), kernels, options.name)
 
 
 def exported_arena(graph: Graph, options: ExportOptions) -> int:
