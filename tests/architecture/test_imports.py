@@ -30,6 +30,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "calibration",
                 "measure",
                 "verification",
+                "comparison",
                 "profiling",
                 "export",
                 "model",

@@ -17,7 +17,6 @@ from tinydeploy.cli.options import (
     print_json,
 )
 from tinydeploy.cli.page import Allowed, PageOptions, limit_options, page_options
-
 from tinydeploy.errors import DeployError
 
 # ruff: noqa: PLC0415  (heavy imports wait until the command runs)
