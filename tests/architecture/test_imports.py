@@ -31,6 +31,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "calibration",
                 "measure",
                 "verification",
+                "comparison",
                 "profiling",
                 "export",
                 "model",
