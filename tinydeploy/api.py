@@ -9,13 +9,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tinydeploy import compression, evaluation, profiling, verification
+from tinydeploy import compression, difference, evaluation, profiling, verification
 from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.backends.onnx import write_onnx
 from tinydeploy.backends.tflite import write_tflite
 from tinydeploy.compression import Compression, CompressOptions, Inputs
-from tinydeploy.data import fit_samples, random_samples, read_dataset
+from tinydeploy.data import Samples, fit_samples, random_samples, read_dataset
+from tinydeploy.difference import Difference, Side
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
@@ -35,6 +36,7 @@ from tinydeploy.verification import Verification
 
 __all__ = [
     "Compression",
+    "Difference",
     "DoesNotFitError",
     "Evaluation",
     "Export",
@@ -42,6 +44,7 @@ __all__ = [
     "Profile",
     "Verification",
     "compress",
+    "diff",
     "evaluate",
     "export_c",
     "load_model",
@@ -150,6 +153,40 @@ def evaluate(
     """
     samples = fit_samples(model.graph, read_dataset(Path(data)), scale=scale, mean=mean)
     return evaluation.evaluate(model.graph, samples, model=model.path), samples.warnings
+
+
+def diff(
+    a: Model,
+    b: Model,
+    data: str | os.PathLike[str],
+    *,
+    samples: int | None = None,
+    threshold_db: float | None = None,
+    scale: float = 1.0,
+    mean: float = 0.0,
+) -> tuple[Difference, tuple[str, ...]]:
+    """Compares two forms of one network layer by layer, with warnings about the data.
+
+    Args:
+        data: .npz with x, which both models take.
+        samples: only the first so many; None takes all.
+        threshold_db: see `difference.diff`.
+
+    Raises:
+        DeployError: the data does not fit both models, or these have no layer in common.
+    """
+    given = read_dataset(Path(data))
+    sides = []
+    for model in (a, b):
+        try:
+            fitted = fit_samples(model.graph, given, scale=scale, mean=mean)
+        except DeployError as error:
+            hint = f"both models take the same data; this is said of {model.path}"
+            raise DeployError(error.fact, where=error.where, hint=hint) from None
+        few = Samples(tuple(x[:samples] for x in fitted.inputs), None, fitted.warnings)
+        sides.append(Side(model.path, model.graph, few))
+    warnings = dict.fromkeys((*sides[0].samples.warnings, *sides[1].samples.warnings))
+    return difference.diff(sides[0], sides[1], threshold_db), tuple(warnings)
 
 
 def compress(

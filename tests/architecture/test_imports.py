@@ -19,12 +19,22 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"ir"}),
     frozenset({"ops"}),
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),
-    frozenset({"prune", "quantize", "plan", "evaluation", "finetune"}),
+    frozenset({"prune", "quantize", "plan", "evaluation", "finetune", "difference"}),
     frozenset({"backends", "emulate"}),
     frozenset(
         {
-            *("latency", "measure", "verification", "profiling", "export", "model", "pruning", "compression"),
-            "target_cost",
+            *(
+                "latency",
+                "energy",
+                "measure",
+                "verification",
+                "profiling",
+                "export",
+                "model",
+                "pruning",
+                "compression",
+                "target_cost",
+            ),
             "report",
         }
     ),

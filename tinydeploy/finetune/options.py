@@ -31,6 +31,8 @@ class TrainOptions:
         distill_weight: its share of the loss, in [0, 1].
         augment: `package.module:function`, called as function(x, generator) with x of shape
             (samples, *shape of the input value), NHWC; returns as much.
+        batch_norm: normalize over the batch behind each convolution while training, and fold that away at
+            the end; for networks whose own batch normalizations are folded.
         checkpoint: a .safetensors file, written after each epoch; where it exists, training goes on from it.
         device: `auto` takes a GPU where there is one.
     """
@@ -49,6 +51,7 @@ class TrainOptions:
     temperature: float = 4.0
     distill_weight: float = 0.5
     augment: str | None = None
+    batch_norm: bool = True
     checkpoint: Path | None = None
     device: str = "auto"
 

@@ -221,7 +221,7 @@ def removal_order(
             continue
         worth = 1.0 if saved is None else max(saved[group.name], 1e-12)
         gone, score = 0, 0.0
-        for block in _blocks(group, importance, options):
+        for block in group_blocks(group, importance, options):
             gone += len(block)
             if options.scope == "layer":
                 score = gone / len(group.channels)
@@ -232,7 +232,7 @@ def removal_order(
     return Removals(frozenset(fixed), tuple(block for _, _, block in ordered))
 
 
-def _blocks(group: Group, importance: Importance, options: SelectOptions) -> list[tuple[int, ...]]:
+def group_blocks(group: Group, importance: Importance, options: SelectOptions) -> list[tuple[int, ...]]:
     """The channels of one group that may go, the least important first; the first block evens it out."""
     ranked = _ranked(group, importance)
     size = len(ranked)

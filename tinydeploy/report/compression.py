@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
 from tinydeploy.compression import ACCURACY, Compression, Stage
 from tinydeploy.prune.names import short_name
+from tinydeploy.report.difference import decibel_text
 from tinydeploy.report.tables import text_table
 
 _BAR = 24
@@ -125,8 +124,7 @@ def layer_error_report(c: Compression) -> RenderableType:
     table = text_table("error of each layer, int8 against float", "layer", "op")
     table.add_column("SQNR dB", justify="right")
     for e in c.errors:
-        shown = f"{e.sqnr_db:.1f}" if math.isfinite(e.sqnr_db) else "exact" if e.sqnr_db > 0 else "lost"
-        table.add_row(short_name(e.name), e.op, shown)
+        table.add_row(short_name(e.name), e.op, decibel_text(e.sqnr_db))
     bad = c.first_bad
     verdict = (
         "no layer is below 10 dB" if bad is None else f"first bad layer: {bad.name} ({bad.sqnr_db:.1f} dB)"

@@ -223,12 +223,13 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
 
 
 def _port_document(port: Port) -> dict[str, object]:
-    value = port.value
+    value, layout = port.value, port.border.layout
     return {
         "name": value.name,
         "dtype": value.dtype.value,
         "shape": list(value.shape),
+        "source_shape": list(value.shape if layout is None else layout.shape),
         "scale": value.quant.scale,
         "zero_point": value.quant.zero_point,
-        "float_in_source_model": port.is_float,
+        "float_in_source_model": port.border.is_float,
     }
