@@ -15,7 +15,7 @@ from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.backends.onnx import write_onnx
 from tinydeploy.backends.tflite import write_tflite
 from tinydeploy.compression import Compression, CompressOptions, Inputs
-from tinydeploy.data import Samples, fit_samples, random_samples, read_dataset
+from tinydeploy.data import DataSource, Samples, fit_samples, open_dataset, random_samples
 from tinydeploy.difference import Difference, Side
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
@@ -24,7 +24,7 @@ from tinydeploy.finetune import TrainOptions
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
-from tinydeploy.model import Model, load_model
+from tinydeploy.model import Model, from_torch, load_model
 from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import SelectOptions
@@ -36,6 +36,7 @@ from tinydeploy.verification import Verification
 
 __all__ = [
     "Compression",
+    "DeployError",
     "Difference",
     "DoesNotFitError",
     "Evaluation",
@@ -47,6 +48,7 @@ __all__ = [
     "diff",
     "evaluate",
     "export_c",
+    "from_torch",
     "load_model",
     "profile",
     "verify",
@@ -93,7 +95,7 @@ def verify(
     model: Model,
     target: str,
     *,
-    inputs: str | os.PathLike[str] | None = None,
+    inputs: DataSource | None = None,
     name: str | None = None,
     optimize: str = "latency",
     compiler: str | None = None,
@@ -113,7 +115,7 @@ def verify(
         return verification.verify(
             job, where.name, random_samples(model.graph, RANDOM_SAMPLES, SEED), None, progress=progress
         )
-    samples = fit_samples(model.graph, read_dataset(Path(inputs)), scale=scale, mean=mean)
+    samples = fit_samples(model.graph, open_dataset(inputs), scale=scale, mean=mean)
     result = verification.verify(job, where.name, samples.inputs, samples.labels, progress=progress)
     return verification.with_notes(result, samples.warnings)
 
@@ -144,21 +146,21 @@ def profile(
 
 
 def evaluate(
-    model: Model, data: str | os.PathLike[str], *, scale: float = 1.0, mean: float = 0.0
+    model: Model, data: DataSource, *, scale: float = 1.0, mean: float = 0.0
 ) -> tuple[Evaluation, tuple[str, ...]]:
     """Accuracy or error of a model on labelled data, with warnings about the data.
 
     Raises:
         DeployError: the data does not fit the model.
     """
-    samples = fit_samples(model.graph, read_dataset(Path(data)), scale=scale, mean=mean)
+    samples = fit_samples(model.graph, open_dataset(data), scale=scale, mean=mean)
     return evaluation.evaluate(model.graph, samples, model=model.path), samples.warnings
 
 
 def diff(
     a: Model,
     b: Model,
-    data: str | os.PathLike[str],
+    data: DataSource,
     *,
     samples: int | None = None,
     threshold_db: float | None = None,
@@ -175,7 +177,7 @@ def diff(
     Raises:
         DeployError: the data does not fit both models, or these have no layer in common.
     """
-    given = read_dataset(Path(data))
+    given = open_dataset(data)
     sides = []
     for model in (a, b):
         try:
@@ -191,10 +193,10 @@ def diff(
 
 def compress(
     model: Model,
-    data: str | os.PathLike[str],
+    data: DataSource,
     *,
     output: str | os.PathLike[str] | None = None,
-    eval_data: str | os.PathLike[str] | None = None,
+    eval_data: DataSource | None = None,
     prune: str | None = None,
     prune_divisor: int = 4,
     prune_steps: int = 1,
@@ -226,10 +228,16 @@ def compress(
 ) -> tuple[Compression, tuple[str, ...]]:
     """Prunes, trains and quantizes a float model; writes model.onnx, model.tflite and report.json.
 
+    The arguments are the options of `tinydeploy compress`, whose help describes each.
+
     Args:
-        data: .npz with x and y for calibration and training; `eval_data` for the accuracies.
-        output: folder; None writes nothing. Nothing is written either where the accuracy is missed,
-            unless `force`.
+        data: an .npz file, or the arrays themselves by name, with x and y, for calibration and training;
+            `eval_data` for the accuracies.
+        output: folder; None writes nothing. Nothing is written either where the accuracy or the goal is
+            missed, unless `force`. After `prune="auto"` there is a sensitivity.svg too.
+        prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".
+        prune_layers: ratios by the name of a layer; they win over `prune`.
+        progress: called with what is being done, the steps done, and all steps.
 
     Returns:
         The result, and warnings about the data.
@@ -240,10 +248,10 @@ def compress(
     """
     where = load_target(target)
     goal = parse_goal(prune)
-    training = fit_samples(model.graph, read_dataset(Path(data)), scale=input_scale, mean=input_mean)
+    training = fit_samples(model.graph, open_dataset(data), scale=input_scale, mean=input_mean)
     held = training
     if eval_data is not None:
-        held = fit_samples(model.graph, read_dataset(Path(eval_data)), scale=input_scale, mean=input_mean)
+        held = fit_samples(model.graph, open_dataset(eval_data), scale=input_scale, mean=input_mean)
     options = CompressOptions(
         goal=goal,
         prune=PruneOptions(
