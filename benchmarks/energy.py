@@ -2,9 +2,9 @@
 
     python benchmarks/energy.py PUBLISHED.csv
 
-The file holds results of MLPerf Tiny with the columns board, clock_mhz, model, cycles_per_inference,
-energy_uj_per_inf and, where the energy run had a throughput of its own, energy_run_throughput_inf_s. The cycles are
-those of the submission, so what is compared is the power alone: no model of cycles is in it.
+The file holds results of MLPerf Tiny with the columns board, clock_mhz, model, throughput_inf_s,
+energy_uj_per_inf and, where the energy run had a throughput of its own, energy_run_throughput_inf_s. The
+cycles are those of the submission, so what is compared is the power alone: no model of cycles is in it.
 """
 
 from __future__ import annotations

@@ -9,11 +9,20 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from tinydeploy import compression, difference, evaluation, profiling, verification
+from tinydeploy import (
+    calibration,
+    compression,
+    difference,
+    evaluation,
+    firmware_profile,
+    profiling,
+    verification,
+)
 from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.backends.onnx import write_onnx
 from tinydeploy.backends.tflite import write_tflite
+from tinydeploy.calibration import Fit, Reading
 from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import DataSource, Samples, fit_samples, open_dataset, random_samples
 from tinydeploy.difference import Difference, Side
@@ -21,13 +30,15 @@ from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
+from tinydeploy.finetune.options import Precision
+from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
 from tinydeploy.model import Model, from_torch, load_model
 from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
-from tinydeploy.prune.select import SelectOptions
+from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
 from tinydeploy.report.sensitivity import sensitivity_svg
 from tinydeploy.target_cost import target_cost
@@ -41,9 +52,13 @@ __all__ = [
     "DoesNotFitError",
     "Evaluation",
     "Export",
+    "FirmwareCall",
+    "FirmwareProfile",
+    "Fit",
     "Model",
     "Profile",
     "Verification",
+    "calibrate",
     "compress",
     "diff",
     "evaluate",
@@ -51,6 +66,7 @@ __all__ = [
     "from_torch",
     "load_model",
     "profile",
+    "profile_firmware",
     "verify",
 ]
 
@@ -145,6 +161,63 @@ def profile(
     return profiling.profile(jobs, model.path, progress=progress)
 
 
+def calibrate(
+    board: str,
+    measured: Sequence[tuple[str, float]],
+    output: str | os.PathLike[str],
+    *,
+    optimize: str = "latency",
+    compiler: str | None = None,
+    progress: Progress = silent,
+) -> Fit:
+    """Fits the model of a board's cycles to measured latencies and writes a board file; all of it or nothing.
+
+    Args:
+        measured: model files and the milliseconds that one call of ``NAME_run`` took on the user's board.
+        output: the file; its name is the board's.
+
+    Raises:
+        DeployError: the target is no board or has no model of cycles, the readings fit no factor, the file
+            cannot be written.
+        MissingExtraError: the extra `emulate` is not installed.
+    """
+    where, name = load_target(board), calibration.file_name(Path(output))
+    if where.board is None:
+        raise DeployError(f"{where.name} is a core, which has no clock", where="BOARD", hint="name a board")
+    plain = replace(where, board=replace(where.board, calibration=None))
+    readings = []
+    for path, milliseconds in measured:
+        model = load_model(path)
+        job = Job(model.graph, _options(model, plain, None, optimize), plain.core, compiler, plain.board)
+        m = measure(job, _first_sample(model.graph), prove=False, progress=progress)
+        if m.latency.parts is None:
+            raise DeployError("; ".join(m.latency.notes), where=where.name)
+        readings.append(Reading(Path(path).name, milliseconds, m.latency.parts))
+    fit = calibration.fit_readings(readings, where.board.clock_mhz)
+    text = calibration.board_toml(calibration.calibrated(where.board, fit, name))
+    write_files({Path(output).name: text.encode()}, Path(output).parent)
+    return fit
+
+
+def profile_firmware(
+    path: str | os.PathLike[str],
+    targets: Sequence[str],
+    call: FirmwareCall,
+    *,
+    progress: Progress = silent,
+) -> FirmwareProfile:
+    """What one call of a function costs in a linked Arm ELF file, for the core of each target.
+
+    Raises:
+        DeployError: the file, a symbol, an argument or an input is wrong, or the code cannot be run.
+        MissingExtraError: the extra `emulate` is not installed.
+    """
+    found = [load_target(target) for target in targets]
+    if not found:
+        raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
+    return firmware_profile.profile_firmware(Path(path), found, call, progress=progress)
+
+
 def evaluate(
     model: Model, data: DataSource, *, scale: float = 1.0, mean: float = 0.0
 ) -> tuple[Evaluation, tuple[str, ...]]:
@@ -200,7 +273,7 @@ def compress(
     prune: str | None = None,
     prune_divisor: int = 4,
     prune_steps: int = 1,
-    prune_scope: Literal["global", "layer"] | None = None,
+    prune_scope: Scope | None = None,
     prune_layers: Mapping[str, float] | None = None,
     cost_aware: bool = False,
     importance: str = "l2",
@@ -208,11 +281,14 @@ def compress(
     calibration: str = "minmax",
     calibration_samples: int = 500,
     finetune_epochs: int = 0,
+    warmup_epochs: int = 0,
     qat_epochs: int = 0,
     learning_rate: float = 3e-3,
     batch_size: int = 64,
     loss: str = "auto",
     augment: str | None = None,
+    batch_norm: bool = True,
+    precision: Precision = "float32",
     qat_ranges: Literal["running", "learned"] = "running",
     distill: bool = False,
     distill_weight: float = 0.5,
@@ -265,6 +341,7 @@ def compress(
         calibration=calibration,
         calibration_samples=calibration_samples,
         finetune_epochs=finetune_epochs,
+        warmup_epochs=warmup_epochs,
         qat_epochs=qat_epochs,
         train=TrainOptions(
             learning_rate=learning_rate,
@@ -272,6 +349,8 @@ def compress(
             seed=seed,
             loss=loss,
             augment=augment,
+            batch_norm=batch_norm,
+            precision=precision,
             distill_weight=distill_weight,
             temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),

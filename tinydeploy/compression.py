@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
@@ -14,7 +13,6 @@ from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import evaluate
 from tinydeploy.finetune import TrainOptions
 from tinydeploy.ir.graph import Graph
-from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
 from tinydeploy.ops.quantize import quantize_array
@@ -25,6 +23,7 @@ from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
 from tinydeploy.target_cost import Reached, TargetCost
+from tinydeploy.training import Trainer
 
 ACCURACY = "accuracy"
 """What a message about a missed accuracy starts with."""
@@ -37,12 +36,15 @@ class CompressOptions:
     Attributes:
         goal: how much to prune.
         calibration: name of the calibrator; `calibration_samples` of the data are used.
-        finetune_epochs: after pruning; without pruning too, which makes a fair comparison.
+        finetune_epochs: in all, those before and between the steps of pruning included; without pruning
+            too, which makes a fair comparison.
+        warmup_epochs: those before the first step of pruning; the network that they give is the teacher
+            where `distill` is set.
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
         qat_learning_rate: a share of the learning rate.
         qat_ranges: how activation ranges follow the quantization-aware training.
-        distill: let the float model teach (KL divergence).
+        distill: let the float model teach (KL divergence), as it is after the warm-up.
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
     """
 
@@ -51,6 +53,7 @@ class CompressOptions:
     calibration: str = "minmax"
     calibration_samples: int = 500
     finetune_epochs: int = 0
+    warmup_epochs: int = 0
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
     qat_learning_rate: float = 0.1
@@ -139,6 +142,7 @@ class Compression:
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
             "calibration": o.calibration,
             "finetune_epochs": o.finetune_epochs,
+            "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
             "qat_ranges": o.qat_ranges,
             "seed": o.train.seed,
@@ -183,15 +187,26 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         raise DeployError(
             "the model is quantized already", where=given.model, hint="tinydeploy export-c takes it as it is"
         )
+    pruning = options.goal.kind != "none" or bool(options.prune.ratios)
+    epochs = _last_epochs(options) if pruning else options.finetune_epochs
+    trainer = Trainer(given.training, options.train, options.distill, progress)
     stages = [_stage("float", graph, given)]
-    pruned = _prune(given, options, progress)
-    trained = _train(pruned.graph, given, options, progress)
+    dense = trainer.finetune(graph, options.warmup_epochs) if pruning else graph
+    pruned = _prune(given, options, trainer, dense)
+    trained = trainer.finetune(pruned.graph, epochs, teacher=dense, checkpoint="")
     if trained is not graph:
         stages.append(_stage("pruned" if pruned.widths else "trained", trained, given))
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
     result = quantize(trained, calibration, QuantizeOptions(options.calibration))
     if options.qat_epochs:
-        result, trained = _qat(trained, given, options, progress)
+        result, trained = trainer.quantization_aware(
+            trained,
+            options.qat_epochs,
+            (calibration, options.calibration),
+            options.qat_ranges,
+            options.qat_learning_rate,
+            dense,
+        )
     stages.append(_stage("int8", result, given))
     few = [x[:64] for x in given.evaluation.inputs]
     reached = _reached(result, pruned, given)
@@ -211,6 +226,24 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     )
 
 
+def _last_epochs(options: CompressOptions) -> int:
+    """What is left of the epochs for the time after pruning.
+
+    Raises:
+        DeployError: pruning alone takes more.
+    """
+    between = (options.prune.steps - 1) * options.prune.step_epochs
+    left = options.finetune_epochs - options.warmup_epochs - between
+    if left < 0:
+        raise DeployError(
+            f"{options.warmup_epochs} epochs before and {between} between the {options.prune.steps} steps of"
+            f" pruning are more than --finetune-epochs {options.finetune_epochs}",
+            where="--prune-steps",
+            hint="raise --finetune-epochs, which counts them all, or take fewer steps",
+        )
+    return left
+
+
 def _reached(result: Graph, pruned: Pruned, given: Inputs) -> Reached | None:
     """The goal once more, of what is written: training may have moved the code by a few bytes or cycles."""
     if given.cost is None or pruned.limit is None:
@@ -219,7 +252,7 @@ def _reached(result: Graph, pruned: Pruned, given: Inputs) -> Reached | None:
     return Reached(given.cost.kind, given.cost.unit, limit.allowed, limit.before, given.cost(result))
 
 
-def _prune(given: Inputs, options: CompressOptions, progress: Progress) -> Pruned:
+def _prune(given: Inputs, options: CompressOptions, trainer: Trainer, dense: Graph) -> Pruned:
     def score(candidate: Graph) -> float:
         return _score(candidate, given.training, options.prune.scan_samples)
 
@@ -228,21 +261,21 @@ def _prune(given: Inputs, options: CompressOptions, progress: Progress) -> Prune
         few = [x[:32] for x in given.training.inputs]
         return given.cost(quantize(candidate, few, QuantizeOptions()))
 
-    def train(candidate: Graph, epochs: int) -> Graph:
-        # The checkpoint is that of the training after pruning, whose network is another one.
-        train = replace(options.train, epochs=epochs, checkpoint=None)
-        return _finetune(candidate, given, train, progress)
-
+    # Without labels there is no loss to judge by; without training nobody may have PyTorch.
+    labelled = given.training.labels is not None and len(given.training.inputs) == 1
+    wanted = options.finetune_epochs > 0 or options.prune.select.scope == "measured"
     return prune(
-        given.graph,
+        dense,
         options.goal,
         options.prune,
         score=score,
         measure=None if given.cost is None else measure,
-        train=train,
+        # No checkpoint: it is that of the training after pruning, whose network is another one.
+        train=lambda graph, epochs: trainer.finetune(graph, epochs, teacher=dense),
         drop=options.max_accuracy_drop,
         samples=given.training,
-        progress=progress,
+        recalibration=trainer.recalibration(options.prune.scan_samples) if labelled and wanted else None,
+        progress=trainer.progress,
     )
 
 
@@ -253,78 +286,6 @@ def _score(graph: Graph, samples: Samples, count: int) -> float:
     few = Samples(tuple(x[:count] for x in samples.inputs), samples.labels[:count], ())
     result = evaluate(graph, few, model=graph.source)
     return result.value if result.metric == "accuracy" else -result.value
-
-
-def _train(graph: Graph, given: Inputs, options: CompressOptions, progress: Progress) -> Graph:
-    if not options.finetune_epochs:
-        return graph
-    teacher = given.graph if options.distill else None
-    train = replace(options.train, epochs=options.finetune_epochs, distill_from=teacher)
-    return _finetune(graph, given, train, progress)
-
-
-def _finetune(graph: Graph, given: Inputs, options: TrainOptions, progress: Progress) -> Graph:
-    from tinydeploy.finetune import finetune  # noqa: PLC0415
-    from tinydeploy.trainable import make_trainable  # noqa: PLC0415
-
-    trainable = make_trainable(graph)
-    x, y = _training_data(given)
-    finetune(trainable, x, y, options, training_progress("training", progress))
-    return trainable.to_graph()
-
-
-def _qat(graph: Graph, given: Inputs, options: CompressOptions, progress: Progress) -> tuple[Graph, Graph]:
-    from tinydeploy.finetune import finetune  # noqa: PLC0415
-    from tinydeploy.quantize.qat import QatOptions, make_quantized_trainable  # noqa: PLC0415
-
-    calibration = [x[: options.calibration_samples] for x in given.training.inputs]
-    ranges = QatOptions(options.qat_ranges)
-    trainable = make_quantized_trainable(graph, calibration, options.calibration, ranges)
-    teacher = given.graph if options.distill else None
-    rate = options.train.learning_rate * options.qat_learning_rate
-    train = replace(
-        options.train,
-        epochs=options.qat_epochs,
-        learning_rate=rate,
-        distill_from=teacher,
-        checkpoint=_checkpoint(options, "qat"),
-    )
-    x, y = _training_data(given)
-    finetune(trainable, x, y, train, training_progress("quantization-aware training", progress))
-    return trainable.to_quantized_graph(), trainable.to_graph()
-
-
-def _checkpoint(options: CompressOptions, stage: str) -> Path | None:
-    """A stage's own file beside that of fine-tuning: `run.qat.safetensors` beside `run.safetensors`."""
-    path = options.train.checkpoint
-    return None if path is None else path.with_suffix(f".{stage}{path.suffix}")
-
-
-def _training_data(given: Inputs) -> tuple[Array, Array]:
-    if len(given.training.inputs) != 1 or given.training.labels is None:
-        raise DeployError(
-            "training needs a model with one input, and labels",
-            where="--data",
-            hint="add an array y to the .npz file, or leave out the epochs",
-        )
-    return given.training.inputs[0], given.training.labels
-
-
-def training_progress(what: str, progress: Progress) -> Callable[[object], None]:
-    """Shows epoch, loss, accuracy and time left as one Progress."""
-
-    def report(p: object) -> None:
-        loss, accuracy = getattr(p, "loss"), getattr(p, "accuracy")  # noqa: B009
-        epoch, epochs = getattr(p, "epoch"), getattr(p, "epochs")  # noqa: B009
-        step, steps = getattr(p, "step"), getattr(p, "steps")  # noqa: B009
-        shown = "" if accuracy is None else f", accuracy {accuracy:.1%}"
-        progress(
-            f"{what}: epoch {epoch} of {epochs}, loss {loss:.3f}{shown}",
-            (epoch - 1) * steps + step,
-            epochs * steps,
-        )
-
-    return report
 
 
 def _stage(name: str, graph: Graph, given: Inputs) -> Stage:

@@ -73,13 +73,21 @@ class Latency:
 
 def latency_of(count: CycleCount, core: Core, board: Board | None) -> Latency:
     """The latency of counted cycles on a board, or on a bare core."""
-    total = count.total
+    calibration = None if board is None else board.calibration
+    per_function = count.per_function
+    notes = count.notes
+    if per_function is not None and calibration is not None:
+        flash, branches = calibration.flash_factor, calibration.branch_factor
+        per_function = {name: cycles.scaled(flash, branches) for name, cycles in per_function.items()}
+        fitted = f"waits for flash x {flash:.3g}, taken branches x {branches:.3g}"
+        notes = (*notes, f"calibrated on {calibration.readings} reading(s) of a board: {fitted}")
+    total = None if per_function is None else sum(per_function.values(), Cycles())
     return Latency(
         parts=total,
-        per_function=count.per_function or {},
+        per_function=per_function or {},
         latency_ms=None if total is None or board is None else total.total / (board.clock_mhz * 1000),
         validation=board.validation if board is not None else core.validation,
-        notes=count.notes,
+        notes=notes,
     )
 
 

@@ -15,6 +15,7 @@ from tinydeploy.frontends.files import read_bytes
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.show import show
 from tinydeploy.passes.canonical import canonical
+from tinydeploy.passes.concatenations import fold_requantizations
 from tinydeploy.passes.constants import fold_constants
 from tinydeploy.passes.pads import fold_pads
 
@@ -65,7 +66,7 @@ def load_model(path: str | os.PathLike[str], weights: str | os.PathLike[str] | N
     if suffix not in SUFFIXES:
         raise DeployError(f"is of type {suffix or 'no suffix'}, which is no model", where=text, hint=_HINT)
     data = read_bytes(file)
-    graph = canonical(fold_pads(fold_constants(_parse(suffix, data, file))))
+    graph = _one_form(_parse(suffix, data, file))
     return Model(text, graph, hashlib.sha256(data).hexdigest())
 
 
@@ -82,8 +83,13 @@ def from_torch(module: torch.nn.Module, input_shape: Sequence[int], name: str = 
     """
     from tinydeploy.frontends.torch import import_module  # noqa: PLC0415
 
-    graph = canonical(fold_constants(import_module(module, tuple(input_shape), name, name)))
+    graph = _one_form(import_module(module, tuple(input_shape), name, name))
     return Model(name, graph, graph_sha256(graph))
+
+
+def _one_form(graph: Graph) -> Graph:
+    """What formats write in several ways, so that a model gives the same C from any file."""
+    return canonical(fold_requantizations(fold_pads(fold_constants(graph))))
 
 
 def _parse(suffix: str, data: bytes, file: Path) -> Graph:
@@ -105,7 +111,7 @@ def _parse(suffix: str, data: bytes, file: Path) -> Graph:
 def _from_factory(reference: str, weights: Path | None) -> Model:
     from tinydeploy.frontends.torch import read_factory  # noqa: PLC0415
 
-    graph = canonical(fold_constants(read_factory(reference, weights)))
+    graph = _one_form(read_factory(reference, weights))
     return Model(reference, graph, graph_sha256(graph))
 
 

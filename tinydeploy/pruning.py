@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
@@ -22,6 +23,8 @@ from tinydeploy.prune import (
 )
 from tinydeploy.prune.cost import Cost, cost_of
 from tinydeploy.prune.goal import PruneGoal
+from tinydeploy.prune.groups import kept_channels
+from tinydeploy.prune.measured import select_by_loss
 from tinydeploy.prune.names import find_layers, group_ratios
 from tinydeploy.prune.search import fewest_removed
 from tinydeploy.prune.select import SelectOptions, removal_order
@@ -43,7 +46,7 @@ class PruneOptions:
         protect: layers that keep all their channels.
         steps: 1 prunes at once; more prune a part each and fine-tune `step_epochs` in between.
         ratios: ratios by layer; they win over the goal for the groups that these layers write.
-        scan_samples: samples of the sensitivity scan.
+        scan_samples: samples of the sensitivity scan, of Taylor importance and of recalibration.
         allowed_drop: of `auto` before any fine-tuning, where no --max-accuracy-drop is given.
     """
 
@@ -56,6 +59,29 @@ class PruneOptions:
     scan_samples: int = 512
     allowed_drop: float = 0.01
     seed: int = 0
+
+
+class Recalibration(Protocol):
+    """Gives what is left of a graph the statistics that it had."""
+
+    def mend(self, smaller: Graph, kept: Mapping[str, Array]) -> Graph:
+        """The mended graph; `kept` are the channels that stay of each value."""
+
+    def loss(self, smaller: Graph, kept: Mapping[str, Array]) -> float:
+        """The loss of the mended graph."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What happens between removals.
+
+    Attributes:
+        samples: for importance.
+    """
+
+    train: Train
+    recalibration: Callable[[Graph], Recalibration] | None
+    samples: Samples
 
 
 @dataclass(frozen=True)
@@ -96,6 +122,7 @@ def prune(
     train: Train,
     drop: float | None,
     samples: Samples,
+    recalibration: Callable[[Graph], Recalibration] | None = None,
     progress: Progress = silent,
 ) -> Pruned:
     """Removes channels until the goal is reached.
@@ -104,6 +131,7 @@ def prune(
         score: accuracy of a candidate, for `auto`.
         measure: what a candidate takes on the target once it is int8, for a goal that is measured.
         drop: accuracy that `auto` may give away before fine-tuning.
+        recalibration: of a graph, to be given to what is left of it after each removal.
 
     Raises:
         DeployError: the goal cannot be reached or measured, or a layer that is named does not exist.
@@ -123,12 +151,13 @@ def prune(
     elif goal.is_measured:
         result, limit = _until_it_fits(graph, groups, goal, options, measure, samples, progress)
     else:
-        result = _in_steps(graph, goal, options, train, samples)
-    if options.steps > 1 and (goal.kind == "auto" or goal.is_measured):
-        # The widths are decided; which channels go is decided again after the training in each step.
+        result = _in_steps(graph, goal, options, Training(train, recalibration, samples), progress)
+    if (options.steps > 1 or recalibration is not None) and (goal.kind == "auto" or goal.is_measured):
+        # The widths are decided; the way there has its steps, with training and statistics in between.
         after = {name: 1.0 - _width(result, name) / size for name, size in before.items()}
         decided = replace(options, select=replace(options.select, ratios=after))
-        result = _in_steps(graph, PruneGoal("ratio"), decided, train, samples)
+        given = Training(train, recalibration, samples)
+        result = _in_steps(graph, PruneGoal("ratio"), decided, given, progress)
     widths = tuple((name, size, _width(result, name)) for name, size in before.items())
     return Pruned(result, widths, scan, limit)
 
@@ -151,35 +180,91 @@ def _scores(graph: Graph, groups: Groups, options: PruneOptions, samples: Sample
     return importance(graph, groups, options.importance, gradients=gradients, seed=options.seed)
 
 
-def _in_steps(graph: Graph, goal: PruneGoal, options: PruneOptions, train: Train, samples: Samples) -> Graph:
+def _in_steps(
+    graph: Graph, goal: PruneGoal, options: PruneOptions, training: Training, progress: Progress
+) -> Graph:
     """A ratio or a share of MACs or parameters, in equal factors a step."""
     sizes = {g.name: len(g.channels) for g in find_groups(graph, options.protect).groups}
     result = graph
     for step in range(options.steps):
         groups = find_groups(result, options.protect)
-        scores = _scores(result, groups, options, samples)
+        scores = _scores(result, groups, options, training.samples)
         part = (step + 1) / options.steps
-        now = {g.name: len(g.channels) for g in groups.groups}
-        # Of the widths at the start, so that rounding in one step is made up for in the next.
-        ratios = {n: _ratio(sizes[n], now[n], r, part) for n, r in options.select.ratios.items()}
-        select = replace(options.select, ratios=ratios)
+        recalibration = None if training.recalibration is None else training.recalibration(result)
         if goal.kind in ("macs", "params"):
-            cost = cost_of(goal.kind)
-            share = min(goal.amount**part * cost(graph) / cost(result), 1.0)
-            choose = select_by_macs if goal.kind == "macs" else select_by_params
-            removed = choose(result, groups, scores, share, select)
-        elif select.scope == "global":
-            free = [n for n in sizes if n not in ratios]
-            total, left = sum(sizes[n] for n in free), sum(now[n] for n in free)
-            ratio = _ratio(total, left, goal.amount, part) if free else 0.0
-            removed = select_over_all(result, groups, scores, ratio, select)
+            select = replace(options.select, ratios=_ratios_so_far(options, sizes, groups, part))
+            limit = goal.amount**part * cost_of(goal.kind)(graph)
+            removed = _by_cost(result, groups, scores, (goal.kind, limit), select, recalibration, progress)
         else:
-            wanted = {n: _ratio(sizes[n], now[n], goal.amount, part) for n in sizes}
-            removed = select_by_ratio(groups, scores, wanted, select)
+            removed = _by_ratio(result, groups, scores, goal.amount, options, sizes, part)
+        kept = kept_channels(groups, removed)
         result = remove(result, groups, removed)
+        if recalibration is not None:
+            result = recalibration.mend(result, kept)
         if step < options.steps - 1:
-            result = train(result, options.step_epochs)
+            result = training.train(result, options.step_epochs)
     return result
+
+
+def _ratios_so_far(
+    options: PruneOptions, sizes: Mapping[str, int], groups: Groups, part: float
+) -> dict[str, float]:
+    """Of the widths at the start, so that rounding in one step is made up for in the next."""
+    now = {g.name: len(g.channels) for g in groups.groups}
+    return {n: _ratio(sizes[n], now[n], r, part) for n, r in options.select.ratios.items()}
+
+
+def _by_cost(
+    graph: Graph,
+    groups: Groups,
+    scores: Mapping[int, float],
+    goal: tuple[str, float],
+    select: SelectOptions,
+    recalibration: Recalibration | None,
+    progress: Progress,
+) -> frozenset[int]:
+    """Removes channels until at most `goal` MACs or parameters are left."""
+    kind, limit = goal
+    cost = cost_of(kind)
+    start = cost(graph)
+    if select.scope != "measured":
+        choose = select_by_macs if kind == "macs" else select_by_params
+        return choose(graph, groups, scores, min(limit / start, 1.0), select)
+    if recalibration is None:
+        raise DeployError(
+            "measuring the loss needs labels", where="--prune-scope measured", hint="add an array y to --data"
+        )
+
+    def shown(now: float) -> None:
+        progress("measuring what each channel is worth", int(start - now), max(int(start - limit), 1))
+
+    return select_by_loss(graph, groups, scores, limit, cost, recalibration.loss, select, shown)
+
+
+def _by_ratio(
+    graph: Graph,
+    groups: Groups,
+    scores: Mapping[int, float],
+    amount: float,
+    options: PruneOptions,
+    sizes: Mapping[str, int],
+    part: float,
+) -> frozenset[int]:
+    """Removes a fraction of all channels, or of each group's."""
+    now = {g.name: len(g.channels) for g in groups.groups}
+    ratios = _ratios_so_far(options, sizes, groups, part)
+    select = replace(options.select, ratios=ratios)
+    if select.scope == "measured":
+        raise DeployError(
+            "is for goals in macs and params", where="--prune-scope measured", hint="--prune macs=50%"
+        )
+    if select.scope == "global":
+        free = [n for n in sizes if n not in ratios]
+        total, left = sum(sizes[n] for n in free), sum(now[n] for n in free)
+        ratio = _ratio(total, left, amount, part) if free else 0.0
+        return select_over_all(graph, groups, scores, ratio, select)
+    wanted = {n: _ratio(sizes[n], now[n], amount, part) for n in sizes}
+    return select_by_ratio(groups, scores, wanted, select)
 
 
 def _ratio(start: int, now: int, ratio: float, part: float) -> float:

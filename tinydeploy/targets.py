@@ -14,7 +14,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tinydeploy.errors import DeployError
-from tinydeploy.timing import CoreTiming, Validation, read_riscv_timing, read_timing, read_validation
+from tinydeploy.timing import (
+    Calibration,
+    CoreTiming,
+    Validation,
+    read_calibration,
+    read_riscv_timing,
+    read_timing,
+    read_validation,
+)
 from tinydeploy.toml_file import Table, nearest, read_toml
 
 ARCHITECTURES = ("armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "rv32imc", "host")
@@ -29,7 +37,7 @@ LINE_BYTES = (4, 256)
 CLOCK_MHZ_MAX = 2000.0
 UW_PER_MHZ_MAX = 10_000.0
 
-_NAME = r"[a-z0-9][a-z0-9-]*"
+BOARD_NAME = r"[a-z0-9][a-z0-9-]*"
 _CORE_REQUIRED = (
     "name",
     "title",
@@ -125,6 +133,7 @@ class Board:
         sources: the public document behind each figure; keys of `flash` are "flash.<key>".
         validation: how predicted latencies compared with this board's; None is "unvalidated".
         power: of the chip at work, or None where no public document gives it.
+        calibration: what the user's own readings changed, or None.
     """
 
     name: str
@@ -138,6 +147,7 @@ class Board:
     sources: Mapping[str, str] = field(hash=False)
     validation: Validation | None = None
     power: Power | None = None
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -181,6 +191,7 @@ class Target:
             "power": asdict(board.power) if board and board.power else None,
             "sources": dict(board.sources if board else self.core.sources),
             "validation": None if self.validation is None else asdict(self.validation),
+            "calibration": asdict(board.calibration) if board and board.calibration else None,
             "core": asdict(self.core)
             | {"gcc_flags": list(self.core.gcc_flags), "zig_flags": list(self.core.zig_flags)},
         }
@@ -250,8 +261,8 @@ def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ())
     table.integer("schema", 1, 1)
     table.check_keys(("schema", *required), optional)
     name = table.text("name")
-    if not re.fullmatch(_NAME, name):
-        raise table.error("name", f"{name[:80]!r} is not a name", f"allowed: {_NAME}")
+    if not re.fullmatch(BOARD_NAME, name):
+        raise table.error("name", f"{name[:80]!r} is not a name", f"allowed: {BOARD_NAME}")
     if name != path.stem:
         raise table.error("name", f"the name {name!r} is not that of the file", f"allowed: {path.stem!r}")
     return table
@@ -289,7 +300,7 @@ def _read_timing(table: Table, architecture: str, fpu: str) -> CoreTiming:
 
 def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
     required = ("name", "title", "chip", "core", *_BOARD_FIGURES, "sources")
-    table = _open(path, required, ("flash", "power", "validation"))
+    table = _open(path, required, ("flash", "power", "validation", "calibration"))
     flash = _read_flash(table.table("flash")) if "flash" in table else None
     power = _read_power(table.table("power")) if "power" in table else None
     figures: tuple[str, ...] = _BOARD_FIGURES
@@ -309,6 +320,7 @@ def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
         sources=_read_sources(table, figures),
         validation=read_validation(table.table("validation")) if "validation" in table else None,
         power=power,
+        calibration=read_calibration(table.table("calibration")) if "calibration" in table else None,
     )
 
 

@@ -9,6 +9,7 @@ from tinydeploy.toml_file import Table
 CYCLES_MAX = 100
 POINTS_MAX = 10_000
 PERCENT_MAX = 1000.0
+FACTOR_MAX = 5.0
 
 _CLASSES = (
     "alu",
@@ -38,11 +39,59 @@ _RISCV_CLASSES = (
 _FLOAT_CLASSES = ("float_alu", "float_multiply_add", "float_divide")
 
 
+_PAIR_KEYS = (
+    "loads",
+    "load_latency",
+    "narrow_load_latency",
+    "multiply_latency",
+    "accumulator_late",
+    "store_data_late",
+    "address_early",
+    "float_latency",
+    "float_multiply_add_latency",
+    "mispredicted_branch",
+)
+
+
+@dataclass(frozen=True)
+class PairTiming:
+    """How a core that issues up to two instructions in a cycle, in order, pairs them.
+
+    A latency is the number of cycles from the issue of an instruction to that of one that computes with its
+    result; an instruction of the arithmetic unit has 1.
+
+    Attributes:
+        loads: loads of one register that can go in one cycle.
+        load_latency, narrow_load_latency: of a loaded word, and of a loaded byte or halfword.
+        multiply_latency: of every multiplication.
+        accumulator_late: how many cycles after its issue a multiplication needs what it adds to.
+        store_data_late: how many cycles after its issue a store needs what it stores.
+        address_early: how many cycles before its issue a load or store needs its address, and an instruction
+            with a shifted operand that operand.
+        float_latency, float_multiply_add_latency: of the floating-point unit.
+        mispredicted_branch: refill of the pipeline where a branch goes another way than it mostly goes.
+        source: the public documents behind the figures.
+    """
+
+    loads: int
+    load_latency: int
+    narrow_load_latency: int
+    multiply_latency: int
+    accumulator_late: int
+    store_data_late: int
+    address_early: int
+    float_latency: int
+    float_multiply_add_latency: int
+    mispredicted_branch: int
+    source: str
+
+
 @dataclass(frozen=True)
 class CoreTiming:
     """Cycles of each class of instruction, for a core that issues one instruction at a time.
 
-    All figures are core clock cycles with memory that never waits.
+    All figures are core clock cycles with memory that never waits. With `pairs` they are the cycles for which
+    an instruction keeps its unit.
 
     Attributes:
         alu: an instruction of the arithmetic and logic unit, a shift, an extension, a saturation, an IT,
@@ -72,6 +121,7 @@ class CoreTiming:
         float_divide: VDIV, VSQRT.
         source: the public documents behind the figures.
         load_use: RISC-V: what is added where an instruction reads what the load just before it loaded.
+        pairs: None for a core that issues one instruction at a time.
 
     A RISC-V core has of these `alu`, `multiply` (MUL), `multiply_long` (MULH and its kin), `divide` (DIV and
     REM), `load`, `load_use`, `store`, `taken_branch` (of a conditional branch), `taken_call` (JAL),
@@ -102,6 +152,7 @@ class CoreTiming:
     float_divide: int | None
     source: str
     load_use: int = 0
+    pairs: PairTiming | None = None
 
 
 @dataclass(frozen=True)
@@ -121,6 +172,38 @@ class Validation:
     text: str
 
 
+@dataclass(frozen=True)
+class Calibration:
+    """What readings of a user's own board changed in the model of its cycles.
+
+    Attributes:
+        flash_factor: what waits for the flash are multiplied by.
+        branch_factor: what refills of the pipeline behind taken branches are multiplied by.
+        readings: number of latencies that these were fitted on.
+        text: how they were made.
+    """
+
+    flash_factor: float
+    branch_factor: float
+    readings: int
+    text: str
+
+
+def read_calibration(table: Table) -> Calibration:
+    """The `[calibration]` table of a board file.
+
+    Raises:
+        DeployError: a key is unknown or missing, or a value out of range.
+    """
+    table.check_keys(tuple(Calibration.__dataclass_fields__))
+    return Calibration(
+        flash_factor=table.positive("flash_factor", FACTOR_MAX),
+        branch_factor=table.positive("branch_factor", FACTOR_MAX),
+        readings=table.integer("readings", 1, POINTS_MAX),
+        text=table.text("text"),
+    )
+
+
 def read_timing(table: Table, *, has_fpu: bool) -> CoreTiming:
     """The `[timing]` table of a core file.
 
@@ -131,10 +214,17 @@ def read_timing(table: Table, *, has_fpu: bool) -> CoreTiming:
         DeployError: a key is unknown or missing, or a value out of range.
     """
     classes = _CLASSES + (_FLOAT_CLASSES if has_fpu else ())
-    table.check_keys((*classes, "source"))
+    table.check_keys((*classes, "source"), ("pairs",))
     figures: dict[str, int | None] = dict.fromkeys(_FLOAT_CLASSES)
     figures |= {name: table.integer(name, 0, CYCLES_MAX) for name in classes}
-    return CoreTiming(source=table.text("source"), **figures)  # type: ignore[arg-type]
+    pairs = _read_pairs(table.table("pairs")) if "pairs" in table else None
+    return CoreTiming(source=table.text("source"), pairs=pairs, **figures)  # type: ignore[arg-type]
+
+
+def _read_pairs(table: Table) -> PairTiming:
+    table.check_keys((*_PAIR_KEYS, "source"))
+    figures = {name: table.integer(name, 0, CYCLES_MAX) for name in _PAIR_KEYS}
+    return PairTiming(source=table.text("source"), **figures)
 
 
 def read_riscv_timing(table: Table) -> CoreTiming:

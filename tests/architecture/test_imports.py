@@ -24,8 +24,10 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset(
         {
             *(
+                "firmware_profile",
                 "latency",
                 "energy",
+                "calibration",
                 "measure",
                 "verification",
                 "profiling",
@@ -33,6 +35,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "model",
                 "pruning",
                 "compression",
+                "training",
                 "target_cost",
             ),
             "report",

@@ -8,10 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from onnx_models import run_onnx
+from shared import DATA, needs_data
 
 from tinydeploy import api
 from tinydeploy.cli.main import cli
 from tinydeploy.engine import run
+from tinydeploy.ops.quantize import quantize_array
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODEL = ROOT / "fixtures" / "digits" / "digits_float.tflite"
@@ -151,3 +154,39 @@ def test_debug_layers_prints_the_error_of_each(tmp_path: Path) -> None:
     result = compress(tmp_path / "out", "--debug-layers")
     assert "SQNR" in result.stdout
     assert "no layer is below 10 dB" in result.stdout
+
+
+def onnx_accuracy(model: Path, x: np.ndarray, y: np.ndarray) -> float:
+    """Of an int8 model in ONNX Runtime, for real numbers (samples, *shape)."""
+    graph = api.load_model(model).graph
+    value = graph.value(graph.inputs[0])
+    given = quantize_array(x, value.quant, value.dtype).reshape(len(x), *value.shape)
+    (scores,) = run_onnx(model.read_bytes(), [given])
+    return float(np.mean(scores.reshape(len(x), -1).argmax(1) == y))
+
+
+def test_onnx_runtime_has_the_accuracy_of_the_engine(tmp_path: Path) -> None:
+    """Within one point; how many elements agree over a whole network is not gated."""
+    report = json.loads(compress(tmp_path / "out", "--json").stdout)
+    with np.load(SAMPLES) as z:
+        theirs = onnx_accuracy(tmp_path / "out" / "model.onnx", z["x"], z["y"])
+    assert abs(theirs - report["after"]["value"]) <= 0.01
+
+
+@needs_data
+@pytest.mark.slow
+def test_a_keyword_spotter_keeps_its_accuracy_in_the_engine_and_in_onnx_runtime(tmp_path: Path) -> None:
+    """The published float model has 91.5 % of these 1000 samples; a tenth of them calibrates."""
+    with np.load(DATA / "kws01.npz") as z:
+        x = ((z["x"].astype(np.float32) - 83) * np.float32(0.584702909)).astype(np.float32)
+        y = z["y"]
+    np.savez(tmp_path / "test.npz", x=x, y=y)
+    np.savez(tmp_path / "calibration.npz", x=x[::10], y=y[::10])
+    result = invoke(
+        *("compress", DATA / "models" / "kws_float32.tflite", "--data", tmp_path / "calibration.npz"),
+        *("--eval-data", tmp_path / "test.npz", "-o", tmp_path / "out", "--json"),
+    )
+    report = json.loads(result.stdout)
+    assert report["before"]["value"] == 0.915
+    assert report["after"]["value"] >= 0.905
+    assert abs(onnx_accuracy(tmp_path / "out" / "model.onnx", x, y) - report["after"]["value"]) <= 0.01

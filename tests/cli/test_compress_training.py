@@ -134,7 +134,9 @@ def test_progress_tells_epoch_loss_and_accuracy_step_by_step() -> None:
 
 def test_steps_of_pruning_train_in_between() -> None:
     seen: list[str] = []
-    result = compressed(prune="macs=60%", prune_steps=3, progress=lambda what, *_: seen.append(what))
+    result = compressed(
+        prune="macs=60%", prune_steps=3, finetune_epochs=2, progress=lambda what, *_: seen.append(what)
+    )
     assert sum("epoch 1 of 1" in s for s in seen) == 2 * STEPS
     assert result.stages[-1].macs <= 0.6 * result.stages[0].macs
     assert json.loads(json.dumps(result.to_json()))["prune"]["goal"] == "macs"

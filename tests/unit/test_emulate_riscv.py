@@ -11,9 +11,11 @@ from emulate_support import PROJECT, RISCV, RISCV_COMPILERS, TINY, odd_firmware,
 
 from tinydeploy.emulate import rv32
 from tinydeploy.emulate.build import build
+from tinydeploy.emulate.cpu import Cpu
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.emulate.image import read_image
 from tinydeploy.emulate.machine import Machine
+from tinydeploy.emulate.memory import ModelMemory, buffer_bytes
 from tinydeploy.emulate.proof import float_symbols, unsupported_instructions
 from tinydeploy.emulate.toolchain import Toolchain, find_toolchain
 from tinydeploy.errors import DeployError
@@ -108,6 +110,19 @@ def test_the_hand_written_model_runs_and_is_counted(compiler: str, tmp_path: Pat
     assert run.cycles is not None
     assert run.cycles.total is not None
     assert run.cycles.total.total > run.instructions
+
+
+@gcc_only
+def test_counted_blocks_are_the_instructions_one_by_one(compiler: str, tmp_path: Path) -> None:
+    firmware = build(PROJECT, TINY, RISCV, find_toolchain(RISCV, compiler), tmp_path)
+    memory = ModelMemory(firmware, Cpu(RISCV, firmware.image, buffer_bytes(TINY)))
+    pieces, seen = firmware.image.code, [0]
+    first, last = min(p.address for p in pieces), max(p.address + len(p.data) for p in pieces)
+    memory.cpu.on_instructions(first, last, lambda *_: seen.append(seen.pop() + 1))
+    arguments, _ = memory.prepare([tiny_input()], "arena", 0, 0)
+    seen[0] = 0  # the places of input and output were asked for
+    assert memory.cpu.call("tiny_run", arguments, 60.0) == 0
+    assert Machine(firmware).run([tiny_input()], count=True).instructions == seen[0]
 
 
 @every_compiler

@@ -14,6 +14,7 @@ from emulate_support import COMPILERS, CORES, PROJECT, TINY, odd_firmware, tiny_
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tinydeploy.emulate import machine
 from tinydeploy.emulate.build import Firmware, build
 from tinydeploy.emulate.cpu import Cpu
 from tinydeploy.emulate.cycles import meter, native, tracer
@@ -65,7 +66,7 @@ def small_plan(caches: Caches | None) -> Plan:
     owners = np.full(128, -1, np.int16)
     owners[64:96] = 1
     owners[:32] = 0
-    return Plan(("zero", "one"), 0, (0x100, 0x200), owners, (0x100, 0x200), caches)
+    return Plan(("zero", "one"), 0, ((0x100, 0x200),), owners, (0x100, 0x200), caches)
 
 
 class FakeCpu:
@@ -316,7 +317,7 @@ def test_a_disturbed_run_is_noticed_and_another_way_taken(
     expected = total_cycles(tiny, tiny_input())
     order = _ways(monkeypatch, tiny, ())
     bad = Disturbing(tuple(order[:1]))
-    monkeypatch.setattr(meter, "make_tracer", bad)
+    monkeypatch.setattr(machine, "make_tracer", bad)
     assert total_cycles(tiny, tiny_input()) == expected
     assert len(bad.asked) == 2
 
@@ -330,7 +331,7 @@ def test_where_every_way_disturbs_there_is_no_figure(tiny: Firmware, monkeypatch
 
 def _ways(monkeypatch: pytest.MonkeyPatch, firmware: Firmware, bad: tuple[str, ...]) -> list[str]:
     disturbing = Disturbing(bad)
-    monkeypatch.setattr(meter, "make_tracer", disturbing)
+    monkeypatch.setattr(machine, "make_tracer", disturbing)
     total_cycles(firmware, tiny_input())
     return disturbing.asked
 
@@ -339,7 +340,7 @@ def test_code_with_conditional_loads_is_not_run_under_a_hook_on_reads(
     conditional: Firmware, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disturbing = Disturbing(())
-    monkeypatch.setattr(meter, "make_tracer", disturbing)
+    monkeypatch.setattr(machine, "make_tracer", disturbing)
     assert total_cycles(conditional, SIXTEEN).total is not None
     assert disturbing.asked == ["addresses"]
 

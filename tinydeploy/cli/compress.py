@@ -67,9 +67,10 @@ def _layer_ratios(
 )
 @click.option(
     "--prune-scope",
-    type=click.Choice(["global", "layer"]),
-    help="Rank the channels of all layers together, or take the same share of each layer. By default `layer`"
-    " for a ratio and `global` for a goal.",
+    type=click.Choice(["global", "layer", "measured"]),
+    help="Rank the channels of all layers together; take the same share of each layer; or, for goals in"
+    " macs and params, try every layer and take what costs the least loss for what it saves. By default"
+    " `layer` for a ratio and `global` for a goal.",
 )
 @click.option("--cost-aware", is_flag=True, help="Rank channels by importance per saved cost of the goal.")
 @click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
@@ -78,7 +79,20 @@ def _layer_ratios(
     "--calibration", default="minmax", show_default=True, help="minmax, percentile, mse or entropy."
 )
 @click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)
-@click.option("--finetune-epochs", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--finetune-epochs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="In all: those before and between the steps of pruning are part of them.",
+)
+@click.option(
+    "--warmup-epochs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of those, how many come before pruning.",
+)
 @click.option(
     "--qat-epochs",
     type=click.IntRange(min=0),
@@ -108,7 +122,20 @@ def _layer_ratios(
     show_default=True,
     help="Activation ranges in quantization-aware training: averages, or parameters that are learned.",
 )
-@click.option("--distill", is_flag=True, help="Let the float model teach.")
+@click.option(
+    "--batch-norm/--no-batch-norm",
+    default=True,
+    show_default=True,
+    help="Normalize over the batch while training, and fold that away.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the products in training.",
+)
+@click.option("--distill", is_flag=True, help="Let the float model teach, as it is after --warmup-epochs.")
 @click.option(
     "--distill-weight",
     type=click.FloatRange(0.0, 1.0),

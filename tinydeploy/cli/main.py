@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tinydeploy import __version__
+from tinydeploy.cli.calibrate import calibrate_command
 from tinydeploy.cli.compress import compress_command
 from tinydeploy.cli.diff import diff_command
 from tinydeploy.cli.options import (
@@ -21,6 +22,7 @@ from tinydeploy.cli.options import (
     print_json,
     warn,
 )
+from tinydeploy.cli.profile import profile_command
 from tinydeploy.errors import DeployError
 
 # Every command imports what it needs by itself: `tinydeploy --help` answers in under 0.3 s.
@@ -169,53 +171,6 @@ def verify_command(
         sys.exit(1)
 
 
-@cli.command("profile")
-@model_argument
-@click.option("--target", "targets", required=True, help=f"One or more, with commas. {TARGET}")
-@name_option
-@optimize_option
-@compiler_option
-@json_option
-def profile_command(
-    model: str,
-    weights: str | None,
-    targets: str,
-    name: str | None,
-    optimize: str,
-    compiler: str | None,
-    as_json: bool,
-) -> None:
-    """Shows what MODEL costs on each target, and whether it fits.
-
-    MACs, parameters, flash and RAM of the linked firmware, and executed instructions a layer, counted on an
-    emulated core with one seeded sample. Exit code 1 where a named board is too small.
-
-    \b
-    Example:
-      tinydeploy profile kws.tflite --target nucleo-l4r5zi,raspberry-pi-pico
-    """
-    from tinydeploy import api
-    from tinydeploy.cli.progress import progress_bar
-    from tinydeploy.report.tables import print_report, profile_report
-
-    names = [t.strip() for t in targets.split(",") if t.strip()]
-    with progress_bar() as progress:
-        result = api.profile(
-            api.load_model(model, weights),
-            names,
-            name=name,
-            optimize=optimize,
-            compiler=compiler,
-            progress=progress,
-        )
-    if as_json:
-        print_json(result.to_json())
-    else:
-        print_report(profile_report(result))
-    if not result.all_fit:
-        sys.exit(1)
-
-
 @cli.command("evaluate")
 @model_argument
 @click.option("--data", required=True, help="An .npz file with x and y, samples first.")
@@ -310,8 +265,10 @@ def targets_command(name: str | None, as_json: bool) -> None:
         print_report(target_report(found[0]))
 
 
+cli.add_command(calibrate_command)
 cli.add_command(compress_command)
 cli.add_command(diff_command)
+cli.add_command(profile_command)
 
 
 def main() -> None:

@@ -57,7 +57,7 @@ def compiler_option(function: Any) -> Any:
     return click.option(
         "--compiler",
         type=click.Choice(["gcc", "zig"]),
-        help="By default arm-none-eabi-gcc where it is on PATH, else zig from the extra 'emulate'.",
+        help="By default the core's GNU compiler where it is on PATH, else zig from the extra 'emulate'.",
     )(function)
 
 

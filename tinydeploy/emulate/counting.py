@@ -31,6 +31,10 @@ class InstructionCounter:
         """The blocks that were counted."""
         return self._tracer.trace()
 
+    def stopped(self) -> bool:
+        """Whether the limit of the plan stopped the run."""
+        return self._tracer.stopped()
+
     def per_function(self, trace: Trace) -> Mapping[str, int]:
         """Executed instructions of each layer function and of ``NAME_run``, by name; unused ones left out."""
         totals: Counter[str] = Counter()

@@ -15,6 +15,7 @@ from tinydeploy.errors import DeployError
 
 _MACHINES = ("ARM", "RISC-V")
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
+_PF_X, _PF_W = 1, 2
 
 
 @dataclass(frozen=True)
@@ -47,12 +48,19 @@ class Section:
 
 @dataclass(frozen=True)
 class Segment:
-    """Bytes that the loader puts at ``address``; ``size`` may go past ``data``, with zeros."""
+    """Bytes that the loader puts at ``address``; ``size`` may go past ``data``, with zeros.
+
+    Attributes:
+        executable: whether code may run there although it is writable; what is not writable always may.
+        stored_at: where start-up code finds the bytes; not ``address`` for what it copies to RAM.
+    """
 
     address: int
     data: bytes
     size: int
     writable: bool
+    executable: bool = False
+    stored_at: int | None = None
 
 
 @dataclass(frozen=True)
@@ -168,8 +176,10 @@ def read_image(path: Path) -> Image:
 def _read_segments(elf: Any) -> Iterator[Segment]:
     for segment in elf.iter_segments(type="PT_LOAD"):
         if segment["p_memsz"]:
-            writable = bool(segment["p_flags"] & 2)
-            yield Segment(segment["p_vaddr"], bytes(segment.data()), segment["p_memsz"], writable)
+            flags, data = segment["p_flags"], bytes(segment.data())
+            writable, executable = bool(flags & _PF_W), bool(flags & _PF_X)
+            address, size = segment["p_vaddr"], segment["p_memsz"]
+            yield Segment(address, data, size, writable, executable, segment["p_paddr"])
 
 
 def _read_sections(elf: Any) -> Iterator[Section]:
@@ -219,8 +229,9 @@ def _read_code(elf: Any, marks: Marks) -> Iterator[CodeRange]:
         base = section["sh_addr"]
         # The later of two marks at one place holds: the earlier one belonged to an empty piece.
         bounds = dict(sorted(marks.get(index, []), key=lambda mark: mark[0]))
-        if not bounds and elf.get_machine_arch() == "RISC-V":
-            bounds = {base: "$x"}  # older assemblers write no mapping symbols and put no data into code
+        # Without marks nobody can tell code from constants. What runs there on an M-profile core is Thumb;
+        # older assemblers for RISC-V write no marks and put no constants into code.
+        bounds = bounds or {base: "$x" if elf.get_machine_arch() == "RISC-V" else "$t"}
         starts = sorted(bounds)
         data = bytes(section.data())
         for start, end in zip(starts, [*starts[1:], base + size], strict=True):

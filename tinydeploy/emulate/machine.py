@@ -14,8 +14,10 @@ from tinydeploy.emulate.alignment import AlignmentWatch
 from tinydeploy.emulate.build import Firmware
 from tinydeploy.emulate.counting import InstructionCounter, blocks_of
 from tinydeploy.emulate.cpu import Cpu
+from tinydeploy.emulate.cycles.loads import Load
 from tinydeploy.emulate.cycles.meter import CycleCount, Outcome, count_cycles
-from tinydeploy.emulate.cycles.trace import Trace, make_plan
+from tinydeploy.emulate.cycles.trace import Trace, Way, make_plan
+from tinydeploy.emulate.cycles.tracer import make_tracer
 from tinydeploy.emulate.memory import ModelMemory, buffer_bytes
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import FlashTiming
@@ -149,12 +151,19 @@ class Machine:
     ) -> CycleCount:
         """The cycles of the run that was just counted on ``counted``."""
 
-        def call(memory: ModelMemory, again: Sequence[bytes]) -> Outcome:
-            done = self._call(memory, again, place, offset, contents=1)
-            return Outcome(done.outputs, done.status, memory.digest())
+        firmware, flash = self._firmware, self._flash
+
+        def again(way: Way, loads: tuple[Load, ...]) -> tuple[Trace, Outcome]:
+            memory = self._memory()
+            plan = make_plan(firmware.image, firmware.abi.name, flash)
+            tracer = make_tracer(memory.cpu, plan, way, loads)
+            memory.places("arena", 0)  # asks the model, which must not count
+            tracer.start()
+            done = self._call(memory, inputs, place, offset, contents=1)
+            return tracer.trace(), Outcome(done.outputs, done.status, memory.digest())
 
         outcome = Outcome(run.outputs, run.status, counted.digest())
-        return count_cycles(self._firmware, self._flash, inputs, (trace, outcome), call)
+        return count_cycles(firmware.core, firmware.image, flash, (trace, outcome), again)
 
     @cached_property
     def _counted(self) -> tuple[ModelMemory, InstructionCounter, stack.StackWatch]:

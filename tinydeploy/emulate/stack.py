@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
-from tinydeploy.emulate.cpu import STACK_BOTTOM, STACK_BYTES, STACK_TOP, Cpu
+from tinydeploy.emulate.cpu import Cpu
 from tinydeploy.emulate.image import Image
-
-# Pseudo-random, so that a program's own values cannot pass for paint except by a chance of 2^-32 a word.
-PAINT = np.random.default_rng(20240229).integers(0, 1 << 32, STACK_BYTES // 4, dtype=np.uint32)
-_PAINT_BYTES = PAINT.tobytes()
 
 
 def paint(cpu: Cpu) -> None:
     """Fills the whole stack with the paint."""
-    cpu.write(STACK_BOTTOM, _PAINT_BYTES)
+    cpu.write(cpu.layout.stack_bottom, _paint(cpu.layout.stack_bytes).tobytes())
 
 
 def painted_over(cpu: Cpu) -> int:
     """Bytes from the lowest changed word to the top of the stack."""
-    words = np.frombuffer(cpu.read(STACK_BOTTOM, STACK_BYTES), dtype=np.uint32)
-    changed = np.flatnonzero(words != PAINT)
-    return 0 if changed.size == 0 else STACK_BYTES - 4 * int(changed[0])
+    layout = cpu.layout
+    words = np.frombuffer(cpu.read(layout.stack_bottom, layout.stack_bytes), dtype=np.uint32)
+    changed = np.flatnonzero(words != _paint(layout.stack_bytes))
+    return 0 if changed.size == 0 else layout.stack_bytes - 4 * int(changed[0])
+
+
+@functools.cache
+def _paint(size: int) -> npt.NDArray[np.uint32]:
+    """Pseudo-random: a program's own values pass for paint by a chance of 2^-32 a word."""
+    return np.random.default_rng(20240229).integers(0, 1 << 32, size // 4, dtype=np.uint32)
 
 
 class StackWatch:
@@ -35,17 +40,17 @@ class StackWatch:
 
     def __init__(self, cpu: Cpu, image: Image) -> None:
         self._cpu = cpu
-        self._lowest = STACK_TOP
+        self._lowest = cpu.layout.stack_top
         for address in set(cpu.architecture.behind_lowering(image)):
             cpu.on_instruction(address, self._look)
 
     def start(self) -> None:
         """Forgets the lowest value."""
-        self._lowest = STACK_TOP
+        self._lowest = self._cpu.layout.stack_top
 
     def deepest(self) -> int:
         """Bytes between the stack pointer at entry and its lowest value."""
-        return STACK_TOP - self._lowest
+        return self._cpu.layout.stack_top - self._lowest
 
     def _look(self, _uc: Any, _address: int, _size: int, _data: Any) -> None:
         self._lowest = min(self._lowest, self._cpu.register("sp"))

@@ -113,7 +113,8 @@ class _Run:
                 if options.checkpoint is not None:
                     checkpoint.save(options.checkpoint, module, optimizer, history, mark)
         if module.norms and options.epochs:
-            module.settle(self._settling())
+            with self._precision():
+                module.settle(self._settling())
         module.to("cpu").eval()
         return TrainResult(tuple(history), resumed, str(self.device))
 
@@ -167,13 +168,15 @@ class _Run:
 
         x, y = self._batch(chosen, generator), torch.from_numpy(self.y[chosen]).to(self.device)
         optimizer.zero_grad(set_to_none=True)
-        z = self.module.logits(x).reshape(len(x), -1)
+        with self._precision():
+            z = self.module.logits(x).reshape(len(x), -1)
+        z = z.float()
         loss = self.loss(z, y)
         if self.teacher is not None:
             share = self.options.distill_weight
-            with torch.no_grad():
+            with torch.no_grad(), self._precision():
                 wanted = self.teacher.logits(x).reshape(len(x), -1)
-            loss = (1.0 - share) * loss + share * distillation(z, wanted, self.options)
+            loss = (1.0 - share) * loss + share * distillation(z, wanted.float(), self.options)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DeployError(
@@ -187,6 +190,12 @@ class _Run:
         tally.samples += len(x)
         if self.classes:
             tally.correct += int((_predicted(z.detach()) == y).sum())
+
+    def _precision(self) -> torch.autocast:
+        import torch  # noqa: PLC0415
+
+        enabled = self.options.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _tell(self, tally: _Tally, number: int, step: int, started: float, done: int) -> None:
         if self.progress is None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tinydeploy.trainable.normalization import Statistics
 
 
-class Recalibration:
+class StatisticsKeeper:
     """The statistics of a graph, to be given back to the smaller ones made from it.
 
     Args:
@@ -51,17 +51,24 @@ class Recalibration:
         self._statistics = trainable.statistics()
         self._outputs = {n.name: n.outputs[0] for n in graph.nodes}
 
-    def __call__(self, smaller: Graph, kept: Mapping[str, Array]) -> tuple[Graph, float]:
-        """The smaller graph with the statistics of the whole one, and its loss on the samples.
+    def mend(self, smaller: Graph, kept: Mapping[str, Array]) -> Graph:
+        """The smaller graph with the statistics of the whole one.
 
         Args:
             kept: for each value of the whole graph the indices of the channels that stay.
         """
         trainable = make_trainable(smaller)
+        trainable.normalize(self._x, self._wanted(kept))
+        return trainable.to_graph()
+
+    def loss(self, smaller: Graph, kept: Mapping[str, Array]) -> float:
+        """The loss of the mended graph on the samples."""
+        trainable = make_trainable(smaller)
         name, factor = trainable.logits_name()
         logits = trainable.normalize(self._x, self._wanted(kept))[name] * factor
-        loss = float(self._judge(logits.reshape(len(self._x), -1), self._labels))
-        return trainable.to_graph(), loss
+        # A user's loss is asked for a gradient, though none is taken here.
+        outputs = logits.detach().reshape(len(self._x), -1).requires_grad_()
+        return float(self._judge(outputs, self._labels).detach())
 
     def _wanted(self, kept: Mapping[str, Array]) -> dict[str, Statistics]:
         wanted = {}

@@ -14,6 +14,9 @@ from tinydeploy.ops.linear import LinearParameters, check_linear, linear_paramet
 from tinydeploy.ops.requantize import Activation, check_activations, require
 from tinydeploy.ops.window import NO_PADDING, Padding, Window, pad_image, patches, tap
 
+# Patches are copied for as many images at a time as stay in the processor's second cache.
+_BLOCK_ELEMENTS = 1 << 17
+
 
 @dataclass(frozen=True)
 class _Convolution(Op):
@@ -94,17 +97,19 @@ class Conv2D(_Convolution):
     def _accumulate(self, site: Site, x: Array, weights: Array) -> Array:
         """Products of padded images (N, H, W, C): (N, rows, columns, outputs) in the dtype of `x`."""
         size = site.output.shape[1:3]
-        groups = self.groups(site)
-        outputs, depth = weights.shape[0], weights[0].size
+        groups, outputs, depth = self.groups(site), weights.shape[0], weights[0].size
         columns = patches(x, self.window(site), size)
-        channels, per_group = x.shape[3] // groups, outputs // groups
-        parts = []
-        for g in range(groups):
-            block = columns[..., g * channels : (g + 1) * channels].reshape(-1, depth)
-            kernel = weights[g * per_group : (g + 1) * per_group].reshape(per_group, depth)
-            parts.append(block @ kernel.T.astype(x.dtype))
-        products: Array = np.concatenate(parts, axis=1)
-        return products.reshape(x.shape[0], *size, outputs)
+        channels, each = x.shape[3] // groups, outputs // groups
+        kernels = [k.reshape(each, depth).T.astype(x.dtype) for k in np.split(weights, groups)]
+        products = np.empty((x.shape[0], *size, outputs), x.dtype)
+        step = max(1, _BLOCK_ELEMENTS // (products[0].size // outputs * depth))
+        for start in range(0, x.shape[0], step):
+            block = columns[start : start + step]
+            result = products[start : start + step].reshape(-1, outputs)
+            for g, kernel in enumerate(kernels):
+                rows = block[..., g * channels : (g + 1) * channels].reshape(-1, depth)
+                np.matmul(rows, kernel, out=result[:, g * each : (g + 1) * each])
+        return products
 
     def run_integer(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         p = self.parameters(site)
@@ -198,6 +203,11 @@ def _samples(y: Array, site: Site) -> Array:
 
 
 def _float_result(op: _Convolution, site: Site, acc: Array) -> Array:
+    """Bias and activation, in place."""
     bias = site.optional(2)
-    y = acc if bias is None else acc + bias.array
-    return _samples(op.activation.apply(y), site).astype(np.float32)
+    if bias is not None:
+        acc += bias.array
+    low, high = op.activation.range
+    if low is not None or high is not None:
+        np.clip(acc, low, high, out=acc)
+    return _samples(acc, site).astype(np.float32, copy=False)

@@ -77,12 +77,12 @@ def pad_image(x: Array, padding: Padding, fill: float) -> Array:
     """Pads axes -3 and -2 of (..., H, W, C) with `fill`."""
     if padding.none:
         return x
-    widths = [(0, 0)] * (x.ndim - 3) + [
-        (padding.top, padding.bottom),
-        (padding.left, padding.right),
-        (0, 0),
-    ]
-    return np.pad(x, widths, constant_values=fill)
+    p, (height, width) = padding, x.shape[-3:-1]
+    shape = (*x.shape[:-3], p.top + height + p.bottom, p.left + width + p.right, x.shape[-1])
+    # Several times faster than numpy.pad, which takes any number of axes.
+    padded = np.full(shape, fill, x.dtype)
+    padded[..., p.top : p.top + height, p.left : p.left + width, :] = x
+    return padded
 
 
 def tap(x: Array, window: Window, ky: int, kx: int, size: tuple[int, ...]) -> Array:

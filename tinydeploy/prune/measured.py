@@ -6,17 +6,18 @@ fine-tuning, and the change of the loss divided by the change of the cost, so th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.types import Array
 from tinydeploy.prune.apply import remove
+from tinydeploy.prune.cost import Cost
 from tinydeploy.prune.groups import Groups, kept_channels
-from tinydeploy.prune.select import Importance, SelectOptions, group_blocks
+from tinydeploy.prune.select import Importance, SelectOptions, group_blocks, removal_order
 
-Cost = Callable[[Graph], float]
-Loss = Callable[[Graph, dict[str, object]], float]
-"""The loss of a smaller graph, given the channels that stay of each value of the whole one."""
+Loss = Callable[[Graph, Mapping[str, Array]], float]
+"""The loss of a smaller graph, given the indices of the channels that stay of each value of the whole one."""
 
 
 def select_by_loss(
@@ -40,30 +41,29 @@ def select_by_loss(
         DeployError: not even the smallest allowed network reaches the goal.
     """
     options = options or SelectOptions()
-    waiting = [list(group_blocks(g, importance, options)) for g in groups.groups]
-    removed: frozenset[int] = frozenset()
+    removed = removal_order(graph, groups, importance, options).fixed
+    free = [g for g in groups.groups if g.name not in options.ratios]
+    waiting = [group_blocks(g, importance, options) for g in free]
 
     def measured(candidate: frozenset[int]) -> tuple[float, float]:
         smaller = remove(graph, groups, candidate)
-        return cost(smaller), loss(smaller, dict(kept_channels(groups, candidate)))
+        return cost(smaller), loss(smaller, kept_channels(groups, candidate))
 
     now, value = measured(removed)
     while now > goal:
-        best: tuple[float, float, float, int] | None = None
-        for number, blocks in enumerate(waiting):
-            if not blocks:
-                continue
-            after, lost = measured(removed | frozenset(blocks[0]))
-            price = (lost - value) / max(now - after, 1e-12)
-            if best is None or price < best[0]:
-                best = price, after, lost, number
-        if best is None:
+        tried = [
+            (number, *measured(removed | frozenset(blocks[0])))
+            for number, blocks in enumerate(waiting)
+            if blocks
+        ]
+        if not tried:
             raise DeployError(
                 "even the smallest allowed network misses the goal",
                 where="--prune",
                 hint=f"at least {options.minimum:.0%} of a group and a multiple of {options.divisor} stay",
             )
-        _, now, value, number = best
+        best = min(tried, key=lambda t: (t[2] - value) / max(now - t[1], 1e-12))
+        number, now, value = best
         removed |= frozenset(waiting[number].pop(0))
         progress(now)
     return removed

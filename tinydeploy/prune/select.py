@@ -15,7 +15,8 @@ from tinydeploy.prune.groups import Group, Groups
 
 Importance = Mapping[int, float]
 
-SCOPES = ("global", "layer")
+SCOPES = ("global", "layer", "measured")
+Scope = Literal["global", "layer", "measured"]
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,15 @@ class SelectOptions:
             at a time stay full; a group with fewer channels keeps them all.
         minimum: the least fraction of a group that stays when channels of all groups are ranked together.
         scope: `global` ranks the channels of all groups together, `layer` takes the same fraction of every
-            group; None is `layer` for a ratio and `global` for a goal.
+            group, `measured` (for goals in macs and params) tries each group and takes the channels that
+            cost the least loss; None is `layer` for a ratio and `global` for a goal.
         ratios: by group name, for groups that follow neither the ratio nor the goal.
         cost_aware: ranks by importance per saved cost instead of importance alone, where groups compete.
     """
 
     divisor: int = 4
     minimum: float = 0.125
-    scope: Literal["global", "layer"] | None = None
+    scope: Scope | None = None
     ratios: Mapping[str, float] = field(default_factory=dict)
     cost_aware: bool = False
 

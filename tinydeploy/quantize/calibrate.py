@@ -74,7 +74,7 @@ def _samples(graph: Graph, inputs: Sequence[Array]) -> int:
 
 def _require_moderate(graph: Graph, name: str, x: Array) -> None:
     # NaN fails the comparison as well.
-    if not np.abs(x).max() <= MAX_MAGNITUDE:
+    if not (x.max() <= MAX_MAGNITUDE and x.min() >= -MAX_MAGNITUDE):
         raise DeployError(
             f"the tensor {name!r} holds NaN, infinity or numbers beyond {MAX_MAGNITUDE:.0e} for the"
             " calibration data",

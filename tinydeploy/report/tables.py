@@ -39,7 +39,7 @@ def verification_report(v: Verification) -> RenderableType:
         table.add_row("instructions", _number(m.instructions))
         if m.latency.cycles is not None:
             table.add_row("latency", m.latency.text)
-            table.add_row("cycles", f"{m.latency.cycles:,} ({_shares(m.latency.parts)})")
+            table.add_row("cycles", f"{m.latency.cycles:,} ({shares_text(m.latency.parts)})")
         table.add_row(
             "flash",
             f"{_bytes(m.sizes.flash)} (weights {_bytes(m.sizes.flash_weights)},"
@@ -111,7 +111,7 @@ def _verdicts(targets: Iterable[TargetProfile]) -> list[Text]:
         latency = t.measurement.latency
         if latency.cycles is not None:
             cycles = "" if latency.latency_ms is None else f", {latency.cycles:,} cycles"
-            lines.append(Text(f"  {latency.text}{cycles}: {_shares(latency.parts)}"))
+            lines.append(Text(f"  {latency.text}{cycles}: {shares_text(latency.parts)}"))
         if t.energy is not None:
             lines.append(Text(f"  energy {t.energy.text}"))
         lines += [Text(f"  {note}", style="dim") for note in latency.notes]
@@ -121,7 +121,7 @@ def _verdicts(targets: Iterable[TargetProfile]) -> list[Text]:
     return [*lines, Text(note, style="dim")]
 
 
-def _shares(parts: Cycles | None) -> str:
+def shares_text(parts: Cycles | None) -> str:
     """Where the cycles go: ``issue 79%, branches 9%, flash: code 0%, constants 12%``."""
     if parts is None or not parts.total:
         return "-"

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from tinydeploy.emulate import accesses, isa, thumb
+from tinydeploy.emulate import accesses, faults, isa, thumb
 from tinydeploy.emulate.accesses import Access
 from tinydeploy.emulate.arch.base import CallConvention
 from tinydeploy.emulate.cycles import instructions, loads
 from tinydeploy.emulate.cycles.instructions import Instruction
 from tinydeploy.emulate.cycles.loads import Load
+from tinydeploy.emulate.faults import Stop
 from tinydeploy.emulate.image import CodeRange, Image
 from tinydeploy.emulate.toolchain import load_extra
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import Core
 
 _ALIASES = {"sb": "r9", "sl": "r10", "fp": "r11", "ip": "r12"}
+_FPU_ON = 1 << 30  # FPEXC.EN
+_FULL_ACCESS = 0xF << 20  # coprocessors 10 and 11 of CPACR
 _HELPERS = ("lmul", "llsl", "lasr", "idiv", "uidiv", "idivmod", "uidivmod")
 
 
@@ -43,6 +46,9 @@ class Thumb:
         # UC_MODE_MCLASS would make every model a Cortex-M33; the model alone decides under UC_MODE_THUMB.
         engine = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
         engine.ctl_set_cpu_model(model)
+        if core.fpu != "none":
+            engine.reg_write(arm_const.UC_ARM_REG_C1_C0_2, _FULL_ACCESS)
+            engine.reg_write(arm_const.UC_ARM_REG_FPEXC, _FPU_ON)
         return engine
 
     def register(self, name: str) -> int:
@@ -73,6 +79,15 @@ class Thumb:
             why = isa.why_unsupported(core, code, name, text)
             if why is not None:
                 yield piece, address, text, why
+
+    def why_unsupported(self, core: Core, code: bytes, address: int) -> tuple[str, str] | None:
+        insn = next(thumb.disassembler(v8=self._is_v8).disasm(code, address), None)
+        text = code.hex() if insn is None else f"{insn.mnemonic} {insn.op_str}".strip()
+        why = isa.why_unsupported(core, code, None if insn is None else insn.insn_name(), text)
+        return None if why is None else (text, why)
+
+    def stopping_reason(self, core: Core, stop: Stop) -> tuple[str, str] | None:
+        return faults.stopping_reason(core, stop)
 
     def behind_lowering(self, image: Image) -> Iterator[int]:
         """Behind PUSH, SUB SP, STM SP!, STR [SP, #-n]!, MOV SP."""

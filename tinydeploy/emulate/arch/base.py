@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from tinydeploy.emulate.accesses import Access
 from tinydeploy.emulate.cycles.instructions import Instruction
 from tinydeploy.emulate.cycles.loads import Load
+from tinydeploy.emulate.faults import Stop
 from tinydeploy.emulate.image import CodeRange, Image
 from tinydeploy.targets import Core
 
@@ -54,7 +55,7 @@ class Architecture(Protocol):
     fault_hint: str
 
     def open(self, core: Core) -> Any:
-        """An emulator of the core, with nothing in its memory.
+        """An emulator of the core with its floating-point unit on, and with nothing in its memory.
 
         Raises:
             MissingExtraError: unicorn is not installed.
@@ -78,6 +79,12 @@ class Architecture(Protocol):
 
     def unsupported(self, core: Core, image: Image) -> Iterator[tuple[CodeRange, int, str, str]]:
         """Range, address, text and reason of each instruction of a linked file that a core does not have."""
+
+    def why_unsupported(self, core: Core, code: bytes, address: int) -> tuple[str, str] | None:
+        """Text and reason where a core does not have one instruction; None where it has it."""
+
+    def stopping_reason(self, core: Core, stop: Stop) -> tuple[str, str] | None:
+        """Why code stopped and what to do about it; None where nothing is known."""
 
     def behind_lowering(self, image: Image) -> Iterator[int]:
         """Addresses behind each instruction that may lower the stack pointer."""

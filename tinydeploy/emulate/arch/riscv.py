@@ -11,6 +11,7 @@ from tinydeploy.emulate.arch.base import CallConvention
 from tinydeploy.emulate.cycles.instructions import Exit, Instruction
 from tinydeploy.emulate.cycles.instructions import Kind as CostKind
 from tinydeploy.emulate.cycles.loads import ALWAYS, Load
+from tinydeploy.emulate.faults import Stop, access_reason
 from tinydeploy.emulate.image import CodeRange, Image
 from tinydeploy.emulate.toolchain import load_extra
 from tinydeploy.errors import DeployError
@@ -77,10 +78,25 @@ class Rv32:
         return rv32.decode(code).kind == "float"
 
     def unsupported(self, core: Core, image: Image) -> Iterator[tuple[CodeRange, int, str, str]]:
+        for piece, address, code, _found in _decoded(image):
+            why = self.why_unsupported(core, code, address)
+            if why is not None:
+                yield piece, address, *why
+
+    def why_unsupported(self, core: Core, code: bytes, address: int) -> tuple[str, str] | None:
         del core
-        for piece, address, code, found in _decoded(image):
-            if found.kind in _WHY_NOT:
-                yield piece, address, self.text(code, address), _WHY_NOT[found.kind]
+        why = _WHY_NOT.get(rv32.decode(code).kind)
+        return None if why is None else (self.text(code, address), why)
+
+    def stopping_reason(self, core: Core, stop: Stop) -> tuple[str, str] | None:
+        if stop.access is not None:
+            return access_reason(stop.access)
+        if not stop.at:
+            return None
+        why = self.why_unsupported(core, stop.at[: self.length_at(stop.at, 0)], stop.address)
+        if why is None:
+            return None
+        return f"{core.name} cannot run '{why[0]}': {why[1]}", "is the code built for another core?"
 
     def behind_lowering(self, image: Image) -> Iterator[int]:
         """Behind each instruction that writes SP, but for an ADDI of a positive number to it."""

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tinydeploy.emulate.cycles.instructions import Instruction
+from tinydeploy.emulate.cycles.pairs import issue_cycles
 from tinydeploy.timing import CoreTiming
 
 _SINGLE = ("load", "store")
@@ -19,6 +20,7 @@ class BlockCost:
     Attributes:
         issue: cycles of its instructions, where it falls through at its end.
         taken: cycles that leaving it by its last instruction adds.
+        mispredicted: cycles that leaving it the rarer way adds, on a core that predicts branches.
         always_taken: whether it always leaves so.
         unknown: whether an instruction is in it whose cost is not known.
     """
@@ -27,20 +29,20 @@ class BlockCost:
     taken: int
     always_taken: bool
     unknown: bool
+    mispredicted: int = 0
 
     def branches(self, times: int, taken: int) -> int:
         """Cycles of leaving it, for so many runs, of which so many did not go on behind it."""
         # A jump to the next instruction looks as if it fell through, and the last return has no successor.
-        return self.taken * (times if self.always_taken else taken)
+        if self.always_taken:
+            return self.taken * times
+        return self.taken * taken + self.mispredicted * min(taken, times - taken)
 
 
 def block_cost(block: Sequence[Instruction], timing: CoreTiming) -> BlockCost:
     """The cost of a block; the pipeline is taken to be empty where it starts."""
-    issue = 0
-    before: Instruction | None = None
-    for instruction in block:
-        issue += instruction_cost(instruction, before, timing)
-        before = instruction
+    pairs = timing.pairs
+    issue = _one_at_a_time(block, timing) if pairs is None else issue_cycles(block, timing, pairs)
     last = block[-1] if block else None
     exits = {"branch": timing.taken_branch, "call": timing.taken_call, "return": timing.taken_return}
     return BlockCost(
@@ -48,7 +50,17 @@ def block_cost(block: Sequence[Instruction], timing: CoreTiming) -> BlockCost:
         taken=0 if last is None or last.exit is None else exits[last.exit],
         always_taken=last is not None and last.exit is not None and not last.conditional,
         unknown=any(instruction.kind == "unknown" for instruction in block),
+        mispredicted=0 if pairs is None else pairs.mispredicted_branch,
     )
+
+
+def _one_at_a_time(block: Sequence[Instruction], timing: CoreTiming) -> int:
+    issue = 0
+    before: Instruction | None = None
+    for instruction in block:
+        issue += instruction_cost(instruction, before, timing)
+        before = instruction
+    return issue
 
 
 def instruction_cost(instruction: Instruction, before: Instruction | None, timing: CoreTiming) -> int:

@@ -52,6 +52,16 @@ _PREFIXES: tuple[tuple[tuple[str, ...], Kind], ...] = (
 )
 
 
+_REGISTER = 1  # capstone's type of a register operand
+_SHIFTS = ("lsl", "lsr", "asr", "ror")
+# What a Cortex-M7 takes only as the first of two: instructions of its SIMD unit, bit fields and CLZ.
+_FIRST_ONLY = frozenset(("clz", "bfi", "bfc", "ubfx", "sbfx", "rev", "rev16", "revsh", "rbit", "sel"))
+_FIRST_ONLY_STEMS = (
+    *("sxt", "uxt", "ssat", "usat", "pkh", "qadd", "qsub", "qdadd", "qdsub", "usad", "vsel"),
+    *(p + o for p in ("s", "u", "sh", "uh", "uq") for o in ("add8", "add16", "sub8", "sub16", "asx", "sax")),
+)
+
+
 @dataclass(frozen=True)
 class Instruction:
     """One instruction as the model of cycles sees it.
@@ -64,7 +74,13 @@ class Instruction:
         register_offset: whether one of them is an offset.
         exit: how it leaves a straight run of instructions, None where it does not.
         conditional: whether it may not leave it.
-        reads: registers that it reads, where the instruction set says so.
+        reads: registers that it reads; the flags are the register `cpsr`.
+        moves: base registers that it moves.
+        early: those of `reads` that go through the shifter, and are needed before the others.
+        late: those of `reads` that are needed after the others: what is stored, or added to a product.
+        narrow: whether it loads a byte or a halfword.
+        shifts: whether it uses the shifter.
+        first_only: whether a core that issues two instructions at a time cannot take it as the second.
     """
 
     kind: Kind
@@ -75,6 +91,12 @@ class Instruction:
     exit: Exit | None
     conditional: bool
     reads: frozenset[str] = frozenset()
+    moves: frozenset[str] = frozenset()
+    early: frozenset[str] = frozenset()
+    late: frozenset[str] = frozenset()
+    narrow: bool = False
+    shifts: bool = False
+    first_only: bool = False
 
 
 _UNKNOWN = Instruction("unknown", 0, frozenset(), frozenset(), False, None, False)
@@ -100,20 +122,65 @@ def instructions_of(engine: Any, code: bytes, address: int) -> Iterator[Instruct
 def _instruction(insn: Any) -> Instruction:
     name = insn.insn_name()
     kind = _kind(insn, name)
-    writes = frozenset(insn.reg_name(register) for register in insn.regs_access()[1])
+    reads, writes = (frozenset(map(insn.reg_name, registers)) for registers in insn.regs_access())
     sources, offset = _address_of(insn, kind)
+    moves = writes & sources if kind in ("load", "store", "double", "multiple") else frozenset()
     leaves = _exit(name, kind, writes)
     if kind == "load" and leaves != "branch":
         writes = frozenset((insn.reg_name(insn.operands[0].reg),))
+        moves -= writes
+    predicated = insn.cc not in _ALWAYS and name != "it"
+    late = _late(insn, name, kind)
+    shifted, early = _shifter(insn, name)
     return Instruction(
         kind=kind,
         words=_words(insn, name) if kind == "multiple" else 0,
-        writes=writes,
+        writes=_parts(writes | ({"cpsr"} if insn.update_flags else set())),
         address_from=sources,
         register_offset=offset,
         exit=leaves,
-        conditional=name in ("cbz", "cbnz") or (insn.cc not in _ALWAYS and name != "it"),
+        conditional=predicated or name in ("cbz", "cbnz"),
+        reads=_parts(reads | late | ({"cpsr"} if predicated else set())),
+        moves=moves,
+        early=early,
+        late=late,
+        narrow=kind == "load" and name.endswith(("b", "h")),
+        shifts=shifted,
+        first_only=name in _FIRST_ONLY or name.startswith(_FIRST_ONLY_STEMS),
     )
+
+
+def _late(insn: Any, name: str, kind: Kind) -> frozenset[str]:
+    """What is stored, or added to a product."""
+    if kind == "store":
+        return frozenset((insn.reg_name(insn.operands[0].reg),))
+    registers = [insn.reg_name(operand.reg) for operand in insn.operands if operand.type == _REGISTER]
+    if kind == "multiply_accumulate_long":
+        return frozenset(registers[:2]) - frozenset(registers[2:])
+    if kind in ("multiply_accumulate", "multiply_dual") and len(registers) > 3:
+        return frozenset(registers[3:]) - frozenset(registers[1:3])
+    return frozenset()
+
+
+def _shifter(insn: Any, name: str) -> tuple[bool, frozenset[str]]:
+    """Whether the shifter is used, and the registers that go through it together with an operation."""
+    if name in _SHIFTS:
+        return True, frozenset()
+    # The shift of an address is the load unit's.
+    shifted = [o for o in insn.operands if o.type == _REGISTER and int(o.shift.type)]
+    return bool(shifted), frozenset(insn.reg_name(operand.reg) for operand in shifted)
+
+
+def _parts(registers: frozenset[str] | set[str]) -> frozenset[str]:
+    """Registers of the core; a double one of the floating-point unit as its two halves."""
+    found: set[str] = set()
+    for register in registers:
+        if register.startswith("d") and register[1:].isdigit():
+            first = 2 * int(register[1:])
+            found |= {f"s{first}", f"s{first + 1}"}
+        else:
+            found.add(register)
+    return frozenset(found)
 
 
 def _kind(insn: Any, name: str) -> Kind:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from tinydeploy.emulate.arch import architecture_of
-from tinydeploy.emulate.build import Firmware
 from tinydeploy.emulate.cpu import Cpu
-from tinydeploy.emulate.cycles.loads import ALWAYS
+from tinydeploy.emulate.cycles.loads import ALWAYS, Load
 from tinydeploy.emulate.cycles.model import Cycles, cycles_of
-from tinydeploy.emulate.cycles.trace import Trace, Way, make_plan
-from tinydeploy.emulate.cycles.tracer import make_tracer
-from tinydeploy.emulate.memory import ModelMemory, buffer_bytes
+from tinydeploy.emulate.cycles.trace import Trace, Way
+from tinydeploy.emulate.image import Image
 from tinydeploy.errors import DeployError
-from tinydeploy.targets import FlashTiming
+from tinydeploy.targets import Core, FlashTiming
+from tinydeploy.timing import CoreTiming
 
 _DISTURBED = "under the hooks that see the flash the run was another than without, so there is no figure"
 
@@ -47,66 +46,68 @@ class CycleCount:
         return None if self.per_function is None else sum(self.per_function.values(), Cycles())
 
 
-Call = Callable[[ModelMemory, Sequence[bytes]], Outcome]
+Traced = tuple[Trace, Outcome]
+Again = Callable[[Way, tuple[Load, ...]], Traced]
 
 
 def count_cycles(
-    firmware: Firmware,
+    core: Core,
+    image: Image,
     flash: FlashTiming | None,
-    inputs: Sequence[bytes],
-    counted: tuple[Trace, Outcome],
-    call: Call,
+    counted: Traced,
+    again: Again,
+    *,
+    code: Image | None = None,
 ) -> CycleCount:
-    """Cycles of one call of ``NAME_run``.
+    """Cycles of one call.
 
     Args:
         flash: of the board; None leaves out what the flash adds.
-        counted: blocks and outcome of the same run with no hook but that on blocks.
-        call: runs the model on a core of its own that it is given, as the counted run was.
+        counted: blocks and outcome of the call with no hook but that on blocks.
+        again: does the same call on a core of its own, with the flash's caches simulated, and its reads seen
+            in the way that it is given.
+        code: the part of the image that can run; all of it where it is left out.
 
     Raises:
         DeployError: the code faulted or did not come back.
     """
-    core = firmware.core
     if core.timing is None:
         return CycleCount(None, (f"there is no table of timings for the core {core.name}",))
     trace = counted[0]
     notes: tuple[str, ...] = ()
     if flash is not None:
-        found = _trace_flash(firmware, flash, inputs, counted, call)
+        loads = architecture_of(core).find_loads(code or image)
+        found = _trace_flash(loads, counted, again)
         if found is None:
             return CycleCount(None, (_DISTURBED,))
         trace = found
     else:
         notes = ("waits for the flash are not in the cycles",)
-    reader = Cpu(core, firmware.image, 0)
-    decode = reader.architecture.instructions
+    reader = Cpu(core, image, 0)
     try:
-        return CycleCount(cycles_of(trace, core.timing, flash, reader.read, decode), notes)
+        costs = cycles_of(trace, core.timing, flash, reader.read, reader.architecture.instructions)
+        if core.timing.pairs is not None:
+            notes = (*notes, *_pairs_notes(trace, core.timing, flash, reader))
+        return CycleCount(costs, notes)
     except DeployError as error:
         return CycleCount(None, (str(error),))
 
 
-def _trace_flash(
-    firmware: Firmware,
-    flash: FlashTiming,
-    inputs: Sequence[bytes],
-    counted: tuple[Trace, Outcome],
-    call: Call,
-) -> Trace | None:
+def _trace_flash(loads: tuple[Load, ...], counted: Traced, again: Again) -> Trace | None:
     """The run with its caches, or None where no way of seeing the reads leaves the run as it is."""
-    image = firmware.image
-    loads = architecture_of(firmware.core).find_loads(image)
     # The hook on reads is known to disturb conditional loads; what else it may disturb, the comparison shows.
     ways: tuple[Way, ...] = ("reads", "addresses")
     if any(load.condition != ALWAYS for load in loads):
         ways = ("addresses", "reads")
     for way in ways:
-        memory = ModelMemory(firmware, Cpu(firmware.core, image, buffer_bytes(firmware.abi)))
-        tracer = make_tracer(memory.cpu, make_plan(image, firmware.abi.name, flash), way, loads)
-        memory.places("arena", 0)  # asks the model, which must not count
-        tracer.start()
-        outcome, trace = call(memory, inputs), tracer.trace()
+        trace, outcome = again(way, loads)
         if outcome == counted[1] and trace.blocks == counted[0].blocks:
             return trace
     return None
+
+
+def _pairs_notes(trace: Trace, timing: CoreTiming, flash: FlashTiming | None, reader: Cpu) -> Iterator[str]:
+    """How far the pairing of instructions can be off, at the most."""
+    alone, decode = replace(timing, pairs=None), reader.architecture.instructions
+    single = sum(cycles_of(trace, alone, flash, reader.read, decode).values(), Cycles())
+    yield f"two instructions at a time are modelled; one at a time would take {single.total:,} cycles"

@@ -41,6 +41,15 @@ class Cycles:
     def __add__(self, other: Cycles) -> Cycles:
         return Cycles(*(getattr(self, f.name) + getattr(other, f.name) for f in fields(self)))
 
+    def scaled(self, flash: float, branches: float) -> Cycles:
+        """The same with the waits for flash and the refills behind branches multiplied, in whole cycles."""
+        return Cycles(
+            self.issue,
+            round(self.branches * branches),
+            round(self.flash_fetch * flash),
+            round(self.flash_read * flash),
+        )
+
     def to_json(self) -> dict[str, object]:
         """The parts, by name."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -22,7 +22,7 @@ from tinydeploy.errors import DeployError
 
 DISABLE_VARIABLE = "TINYDEPLOY_PURE_PYTHON"
 _FLAGS = ("-O2", "-std=c99", "-shared", "-fPIC")
-_SOURCE = "td_trace.c"
+_SOURCE, _HEADER = "td_trace.c", "td_cache.h"
 
 
 class _Block(ctypes.Structure):
@@ -62,8 +62,10 @@ class NativeTracer:
         self._library, self._plan = library, plan
         caches = plan.caches
         owners = np.ascontiguousarray(plan.owner_at, np.int16)
+        spans = np.array(plan.code, np.uint32).reshape(-1, 2)
         self._handle = library.td_open(
-            *plan.code,
+            spans.ctypes.data,
+            len(spans),
             owners.ctypes.data,
             len(plan.owners),
             plan.first,
@@ -75,12 +77,15 @@ class NativeTracer:
         )
         if not self._handle:
             raise DeployError("out of memory", where="the trace of a run")
+        if plan.limit is not None:
+            library.td_set_limit(self._handle, plan.limit, cpu.native_stop())
         cpu.hook_native("block", library.td_on_block, self._handle)
         if way == "reads":
             cpu.hook_native("read", library.td_on_read, self._handle, *plan.flash)
         elif way == "addresses":
             self._set_accesses(cpu, loads)
-            cpu.hook_native("instruction", library.td_on_instruction, self._handle, *plan.code)
+            for start, end in plan.code:
+                cpu.hook_native("instruction", library.td_on_instruction, self._handle, start, end)
         # The core calls into the trace, so it has to outlive it.
         self._cpu = cpu
 
@@ -103,12 +108,15 @@ class NativeTracer:
             tuple(FlashCount(f.fetch_misses, f.fetch_next, f.reads, f.read_misses) for f in flash),
         )
 
+    def stopped(self) -> bool:
+        return bool(self._library.td_stopped(self._handle))
+
     def _set_accesses(self, cpu: Cpu, loads: tuple[Load, ...]) -> None:
-        start, end = self._plan.code
-        at = np.full((end - start + 1) // 2, NOBODY, np.int32)
+        plan = self._plan
+        at = np.full(len(plan.owner_at), NOBODY, np.int32)
         accesses = (_Access * max(1, len(loads)))()
         for number, load in enumerate(loads):
-            at[(load.address - start) // 2] = number
+            at[plan.position(load.address)] = number
             accesses[number] = _Access(
                 cpu.register_id(load.base) if load.base else 0,
                 load.displacement & 0xFFFFFFFF,
@@ -140,26 +148,31 @@ def load_library() -> Any | None:
         return None
     pointer, word, number = ctypes.c_void_p, ctypes.c_uint32, ctypes.c_int32
     library.td_open.restype = pointer
-    library.td_open.argtypes = (word, word, pointer, number, number, word, word, word, number, number, number)
+    sizes = (word, word, word, number, number, number)
+    library.td_open.argtypes = (pointer, word, pointer, number, number, *sizes)
+    library.td_set_limit.argtypes = (pointer, ctypes.c_uint64, pointer)
     library.td_set_accesses.argtypes = (pointer, pointer, pointer, number, pointer, number)
     library.td_results.argtypes = (pointer, pointer, pointer)
-    for function in (library.td_reset, library.td_close, library.td_count):
+    for function in (library.td_reset, library.td_close, library.td_count, library.td_stopped):
         function.argtypes = (pointer,)
     return library
 
 
 def _compiled(toolchain: Toolchain) -> Path:
     """The shared library of this source, compiler and machine, compiled where it is not there yet."""
-    text = runtime_text(_SOURCE)
-    identity = "\0".join((text, toolchain.version, *toolchain.command, *_FLAGS, os.uname().machine))
+    texts = {name: runtime_text(name) for name in (_SOURCE, _HEADER)}
+    identity = "\0".join(
+        (*texts.values(), toolchain.version, *toolchain.command, *_FLAGS, os.uname().machine)
+    )
     folder = cache_folder("trace")
     target = folder / f"td_trace-{hashlib.sha256(identity.encode()).hexdigest()[:32]}.so"
     if _is_ours(target):
         return target
     with tempfile.TemporaryDirectory(dir=folder) as work:
-        source, built = Path(work) / _SOURCE, Path(work) / target.name
-        source.write_text(text, encoding="ascii")
-        command = (*toolchain.command, *_FLAGS, source.name, "-o", built.name)
+        built = Path(work) / target.name
+        for name, text in texts.items():
+            (Path(work) / name).write_text(text, encoding="ascii")
+        command = (*toolchain.command, *_FLAGS, _SOURCE, "-o", built.name)
         run_tool(command, cwd=Path(work), doing=f"compiling the trace with {toolchain.version}")
         # Another process may do the same at the same time; a rename is whole or not at all.
         built.replace(target)

@@ -35,7 +35,8 @@ class PureTracer:
         if way == "reads":
             cpu.on_read(*plan.flash, self._on_read)
         elif way == "addresses":
-            cpu.on_instructions(*plan.code, self._on_instruction)
+            for start, end in plan.code:
+                cpu.on_instructions(start, end, self._on_instruction)
 
     def start(self) -> None:
         self._times: dict[BlockKey, int] = defaultdict(int)
@@ -45,6 +46,7 @@ class PureTracer:
         self._current = self._plan.first
         self._previous: BlockKey | None = None
         self._end = self._last_line = -2
+        self._halfwords = 0
         self._instructions.clear()
         self._data.clear()
 
@@ -53,18 +55,22 @@ class PureTracer:
         flash = tuple(FlashCount(*counts) for counts in zip(*self._counts, strict=True))
         return Trace(self._plan.owners, blocks, flash)
 
-    def _on_block_only(self, _uc: Any, address: int, size: int, _data: Any) -> None:
+    def stopped(self) -> bool:
+        return self._plan.limit is not None and self._halfwords > self._plan.limit
+
+    def _on_block_only(self, uc: Any, address: int, size: int, _data: Any) -> None:
         plan = self._plan
-        start, end = plan.code
-        if start <= address < end:
-            owner = plan.owner_at[(address - start) >> 1]
-            if owner != NOBODY:
-                self._current = int(owner)
+        position = plan.position(address)
+        if position != NOBODY and plan.owner_at[position] != NOBODY:
+            self._current = int(plan.owner_at[position])
         if self._previous is not None and address != self._end:
             self._taken[self._previous] += 1
         key = (self._current, address, size)
         self._times[key] += 1
         self._previous, self._end = key, address + size
+        self._halfwords += size // 2
+        if self.stopped():
+            uc.emu_stop()
 
     def _on_block(self, uc: Any, address: int, size: int, data: Any) -> None:
         self._on_block_only(uc, address, size, data)

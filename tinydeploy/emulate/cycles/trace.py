@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from tinydeploy.emulate.image import Image
+from tinydeploy.emulate.image import Image, Symbol
 from tinydeploy.targets import FlashTiming
 
 Way = Literal["none", "reads", "addresses"]
@@ -20,6 +20,7 @@ BlockKey = tuple[int, int, int]
 """Number of the owner, address, size in bytes."""
 
 NOBODY = -1
+_NEIGHBOUR = 1 << 16  # bytes between two pieces of code that are still one stretch
 
 
 @dataclass(frozen=True)
@@ -56,18 +57,29 @@ class Plan:
     Attributes:
         owners: names of the functions that cycles are given to.
         first: the owner at the start.
-        code: first address of the code, and the first behind it.
-        owner_at: owner of each halfword of the code; NOBODY goes on with whoever ran last.
+        code: first address of each stretch of code, and the first behind it; both are even.
+        owner_at: owner of each halfword of all stretches, in order; NOBODY goes on with whoever ran last.
         flash: first address of what lies in flash, and the first behind it.
         caches: None where no fetches and reads are counted.
+        limit: halfwords of instructions after which the run is stopped; None for no limit.
     """
 
     owners: tuple[str, ...]
     first: int
-    code: tuple[int, int]
+    code: tuple[tuple[int, int], ...]
     owner_at: npt.NDArray[np.int16]
     flash: tuple[int, int]
     caches: Caches | None
+    limit: int | None = None
+
+    def position(self, address: int) -> int:
+        """The index of an address in `owner_at`, NOBODY where it lies in no stretch."""
+        before = 0
+        for start, end in self.code:
+            if start <= address < end:
+                return before + (address - start) // 2
+            before += (end - start) // 2
+        return NOBODY
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,9 @@ class Tracer(Protocol):
     def trace(self) -> Trace:
         """What was counted since the start."""
 
+    def stopped(self) -> bool:
+        """Whether the limit of the plan stopped the run."""
+
 
 def make_plan(image: Image, model: str, flash: FlashTiming | None) -> Plan:
     """What to count of a linked model.
@@ -116,27 +131,67 @@ def make_plan(image: Image, model: str, flash: FlashTiming | None) -> Plan:
     Args:
         flash: the flash whose caches are simulated, None for none.
     """
-    pieces = [(piece.address, piece.address + len(piece.data)) for piece in image.code]
-    start, end = min(first for first, _ in pieces), max(last for _, last in pieces)
+    code = code_spans(image)
     layer = re.compile(rf"({re.escape(model)}_\d+_[A-Za-z0-9_]+|{re.escape(model)}_run)(\..*)?")
     names: list[str] = [f"{model}_run"]
-    owner_at = np.full((end - start + 1) // 2, NOBODY, np.int16)
-    for position, function in enumerate(image.functions):
+    owned: list[tuple[int, int, int]] = []
+    for function, end in function_ends(image):
         match = layer.fullmatch(function.name)
         if match is None:
             continue
         if match.group(1) not in names:
             names.append(match.group(1))
-        rest = image.functions[position + 1 :]
-        size = function.size or ((rest[0].address if rest else end) - function.address)
-        first = (function.address - start) // 2
-        owner_at[first : first + (size + 1) // 2] = names.index(match.group(1))
+        owned.append((function.address, end, names.index(match.group(1))))
     stored = [segment for segment in image.segments if not segment.writable]
     return Plan(
         owners=tuple(names),
         first=0,
-        code=(start, end),
-        owner_at=owner_at,
+        code=code,
+        owner_at=owners_at(code, owned, NOBODY),
         flash=(min(s.address for s in stored), max(s.address + s.size for s in stored)),
         caches=None if flash is None else Caches.of(flash),
     )
+
+
+def code_spans(image: Image) -> tuple[tuple[int, int], ...]:
+    """The stretches of memory that hold code; neighbouring ones are one."""
+    spans: list[tuple[int, int]] = []
+    for start, end in sorted((p.address & ~1, p.address + len(p.data) + 1 & ~1) for p in image.code):
+        if spans and start <= spans[-1][1] + _NEIGHBOUR:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((start, end))
+    return tuple(spans)
+
+
+def function_ends(image: Image) -> Iterator[tuple[Symbol, int]]:
+    """Every function with the address behind it; one without a size ends at the next, or with its code."""
+    spans = code_spans(image)
+    functions = image.functions
+    for position, function in enumerate(functions):
+        end = function.address + function.size
+        if not function.size:
+            end = next((last for first, last in spans if first <= function.address < last), end)
+            if position + 1 < len(functions):
+                end = min(end, functions[position + 1].address)
+        yield function, end
+
+
+def owners_at(
+    code: tuple[tuple[int, int], ...], owned: Iterable[tuple[int, int, int]], others: int
+) -> npt.NDArray[np.int16]:
+    """The owner of each halfword of code.
+
+    Args:
+        owned: first address, first behind it and number of each owner.
+        others: the number of what nobody owns.
+    """
+    pieces = []
+    owned = tuple(owned)
+    for start, end in code:
+        piece = np.full((end - start) // 2, others, np.int16)
+        for first, last, number in owned:
+            if start <= first < end:
+                piece[(first - start) // 2 : (min(last, end) - start + 1) // 2] = number
+        pieces.append(piece)
+    return np.concatenate(pieces) if pieces else np.zeros(0, np.int16)

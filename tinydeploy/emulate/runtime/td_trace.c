@@ -8,17 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define NOT_HELD (-2)
-#define NOBODY (-1)
-
-/* A cache that holds any line of the flash in any of its places and gives up the least recently used one. */
-typedef struct {
-    int32_t *place;       /* of each line of the flash, NOT_HELD where it is not in the cache */
-    int32_t *newer, *older; /* of each place, NOBODY at the ends */
-    int32_t *line;        /* of each place, NOBODY where it is empty */
-    int32_t places, used, newest, oldest;
-    uint32_t lines;
-} td_cache;
+#include "td_cache.h"
 
 typedef struct {
     uint32_t address, size;
@@ -37,10 +27,11 @@ typedef struct {
 
 typedef struct {
     /* What td_open was given. */
-    uint32_t code_start, code_end;
+    uint32_t (*spans)[2]; /* the first address of each stretch of code, and the first behind it */
+    uint32_t span_count, span_halfwords;
     uint32_t flash_start, flash_end, line_shift;
     int32_t owner_count, first_owner;
-    int16_t *owners; /* of each halfword of the code; NOBODY inherits */
+    int16_t *owners; /* of each halfword of all stretches; NOBODY inherits */
     int unified;
     /* State. */
     int32_t current;
@@ -50,6 +41,8 @@ typedef struct {
     uint32_t previous_end;
     uint32_t last_line;
     int failed;
+    uint64_t halfwords, limit; /* executed, and after how many the run is stopped */
+    int (*stop)(void *);
     td_cache instructions, data;
     td_flash *flash;
     /* The second way: addresses computed in front of each load. */
@@ -58,86 +51,6 @@ typedef struct {
     int (*reg_read)(void *, int, void *);
     int flags_register;
 } td_trace;
-
-static int cache_open(td_cache *c, uint32_t lines, int32_t places)
-{
-    c->lines = lines;
-    c->places = places;
-    if (places == 0)
-        return 1;
-    c->place = malloc(lines * sizeof *c->place);
-    c->line = malloc((size_t)places * sizeof *c->line);
-    c->newer = malloc((size_t)places * sizeof *c->newer);
-    c->older = malloc((size_t)places * sizeof *c->older);
-    return c->place && c->line && c->newer && c->older;
-}
-
-static void cache_reset(td_cache *c)
-{
-    if (c->places == 0)
-        return;
-    for (uint32_t i = 0; i < c->lines; i++)
-        c->place[i] = NOT_HELD;
-    c->used = 0;
-    c->newest = c->oldest = NOBODY;
-}
-
-static void cache_close(td_cache *c)
-{
-    free(c->place);
-    free(c->line);
-    free(c->newer);
-    free(c->older);
-}
-
-static void make_newest(td_cache *c, int32_t p)
-{
-    c->older[p] = c->newest;
-    c->newer[p] = NOBODY;
-    if (c->newest >= 0)
-        c->newer[c->newest] = p;
-    c->newest = p;
-    if (c->oldest < 0)
-        c->oldest = p;
-}
-
-static void take_out(td_cache *c, int32_t p)
-{
-    if (c->newer[p] >= 0)
-        c->older[c->newer[p]] = c->older[p];
-    else
-        c->newest = c->older[p];
-    if (c->older[p] >= 0)
-        c->newer[c->older[p]] = c->newer[p];
-    else
-        c->oldest = c->newer[p];
-}
-
-/* Whether a line had to be fetched. */
-static int cache_miss(td_cache *c, uint32_t line)
-{
-    if (c->places == 0)
-        return 1;
-    int32_t p = c->place[line];
-    if (p >= 0) {
-        if (p != c->newest) {
-            take_out(c, p);
-            make_newest(c, p);
-        }
-        return 0;
-    }
-    if (c->used < c->places) {
-        p = c->used++;
-    } else {
-        p = c->oldest;
-        take_out(c, p);
-        c->place[c->line[p]] = NOT_HELD;
-    }
-    c->line[p] = (int32_t)line;
-    c->place[line] = p;
-    make_newest(c, p);
-    return 1;
-}
 
 void td_reset(td_trace *t)
 {
@@ -148,6 +61,7 @@ void td_reset(td_trace *t)
     t->previous = NOBODY;
     t->last_line = UINT32_MAX - 1;
     t->failed = 0;
+    t->halfwords = 0;
     cache_reset(&t->instructions);
     cache_reset(&t->data);
 }
@@ -158,6 +72,7 @@ void td_close(td_trace *t)
         return;
     cache_close(&t->instructions);
     cache_close(&t->data);
+    free(t->spans);
     free(t->owners);
     free(t->blocks);
     free(t->flash);
@@ -167,17 +82,19 @@ void td_close(td_trace *t)
 }
 
 /* instruction_places and data_places are numbers of lines; a line of 0 bytes leaves the caches out. */
-td_trace *td_open(uint32_t code_start, uint32_t code_end, const int16_t *owners, int32_t owner_count,
+td_trace *td_open(const uint32_t (*spans)[2], uint32_t span_count, const int16_t *owners, int32_t owner_count,
                   int32_t first_owner, uint32_t flash_start, uint32_t flash_end, uint32_t line_bytes,
                   int32_t instruction_places, int32_t data_places, int32_t unified)
 {
     td_trace *t = calloc(1, sizeof *t);
     if (t == NULL)
         return NULL;
-    size_t halfwords = (code_end - code_start) / 2;
-    uint32_t lines = 1;
-    t->code_start = code_start;
-    t->code_end = code_end;
+    uint32_t halfwords = 0, lines = 1;
+    for (uint32_t i = 0; i < span_count; i++)
+        halfwords += (spans[i][1] - spans[i][0]) / 2;
+    t->span_count = span_count;
+    t->span_halfwords = halfwords;
+    t->limit = UINT64_MAX;
     t->owner_count = owner_count;
     t->first_owner = first_owner;
     t->unified = unified;
@@ -191,18 +108,45 @@ td_trace *td_open(uint32_t code_start, uint32_t code_end, const int16_t *owners,
         instruction_places = data_places = 0;
     }
     t->block_mask = (1u << 12) - 1;
-    t->owners = malloc((halfwords + 1) * sizeof *owners);
+    t->spans = malloc(((size_t)span_count + 1) * sizeof *spans);
+    t->owners = malloc(((size_t)halfwords + 1) * sizeof *owners);
     t->blocks = calloc((size_t)t->block_mask + 1, sizeof *t->blocks);
     t->flash = calloc((size_t)owner_count, sizeof *t->flash);
     int ok = cache_open(&t->instructions, lines, instruction_places);
     ok = cache_open(&t->data, lines, unified ? 0 : data_places) && ok;
-    if (!ok || !t->owners || !t->blocks || !t->flash) {
+    if (!ok || !t->spans || !t->owners || !t->blocks || !t->flash) {
         td_close(t);
         return NULL;
     }
+    memcpy(t->spans, spans, span_count * sizeof *spans);
     memcpy(t->owners, owners, halfwords * sizeof *owners);
     td_reset(t);
     return t;
+}
+
+void td_set_limit(td_trace *t, uint64_t limit, int (*stop)(void *))
+{
+    t->limit = limit;
+    t->stop = stop;
+}
+
+/* Whether the limit stopped the run. */
+int32_t td_stopped(const td_trace *t)
+{
+    return t->halfwords > t->limit;
+}
+
+/* The number of the halfword at an address among those of all stretches, NOBODY where it is in none. */
+static int32_t position_of(const td_trace *t, uint32_t address)
+{
+    uint32_t before = 0;
+    for (uint32_t i = 0; i < t->span_count; i++) {
+        uint32_t start = t->spans[i][0], end = t->spans[i][1];
+        if (address >= start && address < end)
+            return (int32_t)(before + (address - start) / 2);
+        before += (end - start) / 2;
+    }
+    return NOBODY;
 }
 
 static uint32_t slot_of(const td_trace *t, uint32_t address, uint32_t size, int32_t owner)
@@ -238,9 +182,14 @@ static void grow(td_trace *t)
     free(old);
 }
 
+static int in_flash(const td_trace *t, uint32_t address, uint32_t size)
+{
+    return address >= t->flash_start && address < t->flash_end && size <= t->flash_end - address;
+}
+
 static void fetch_lines(td_trace *t, uint32_t address, uint32_t size)
 {
-    if (address < t->flash_start || address + size > t->flash_end)
+    if (!in_flash(t, address, size))
         return;
     uint32_t first = (address - t->flash_start) >> t->line_shift;
     uint32_t last = (address + size - 1 - t->flash_start) >> t->line_shift;
@@ -260,14 +209,11 @@ void td_on_block(void *uc, uint64_t address64, uint32_t size, void *user)
 {
     td_trace *t = user;
     uint32_t address = (uint32_t)address64;
-    (void)uc;
     if (t->failed)
         return;
-    if (address >= t->code_start && address < t->code_end) {
-        int32_t owner = t->owners[(address - t->code_start) >> 1];
-        if (owner >= 0)
-            t->current = owner;
-    }
+    int32_t position = position_of(t, address);
+    if (position >= 0 && t->owners[position] >= 0)
+        t->current = t->owners[position];
     if (t->previous >= 0 && address != t->previous_end)
         t->blocks[t->previous].taken++;
     if (2 * t->block_count > t->block_mask)
@@ -286,11 +232,14 @@ void td_on_block(void *uc, uint64_t address64, uint32_t size, void *user)
     t->previous_end = address + size;
     if (t->flash_end)
         fetch_lines(t, address, size);
+    t->halfwords += size / 2;
+    if (t->halfwords > t->limit)
+        t->stop(uc);
 }
 
 static void read_lines(td_trace *t, uint32_t address, uint32_t size)
 {
-    if (address < t->flash_start || address + size > t->flash_end)
+    if (!in_flash(t, address, size))
         return;
     uint32_t first = (address - t->flash_start) >> t->line_shift;
     uint32_t last = (address + size - 1 - t->flash_start) >> t->line_shift;
@@ -310,7 +259,7 @@ void td_on_read(void *uc, int type, uint64_t address, int size, int64_t value, v
 int td_set_accesses(td_trace *t, const int32_t *access_at, const td_access *accesses, int32_t count,
                     int (*reg_read)(void *, int, void *), int32_t flags_register)
 {
-    size_t halfwords = (t->code_end - t->code_start) / 2;
+    size_t halfwords = t->span_halfwords;
     t->access_at = malloc((halfwords + 1) * sizeof *access_at);
     t->accesses = malloc(((size_t)count + 1) * sizeof *accesses);
     if (t->access_at == NULL || t->accesses == NULL)
@@ -342,12 +291,10 @@ void td_on_instruction(void *uc, uint64_t address64, uint32_t size, void *user)
     td_trace *t = user;
     uint32_t address = (uint32_t)address64;
     (void)size;
-    if (address < t->code_start || address >= t->code_end)
+    int32_t position = position_of(t, address);
+    if (position < 0 || t->access_at[position] < 0)
         return;
-    int32_t number = t->access_at[(address - t->code_start) >> 1];
-    if (number < 0)
-        return;
-    const td_access *a = &t->accesses[number];
+    const td_access *a = &t->accesses[t->access_at[position]];
     uint32_t target = a->literal + a->displacement;
     if (a->condition < 14 && !passes(register_of(t, uc, t->flags_register), a->condition))
         return;
