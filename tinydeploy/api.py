@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,8 +19,6 @@ from tinydeploy import (
 )
 from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
 from tinydeploy.backends.c.syntax import check_name
-from tinydeploy.backends.onnx import write_onnx
-from tinydeploy.backends.tflite import write_tflite
 from tinydeploy.calibration import Fit, Reading
 from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import DataSource, Samples, fit_samples, open_dataset, random_samples
@@ -40,7 +37,7 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
-from tinydeploy.report.sensitivity import sensitivity_svg
+from tinydeploy.report.files import compressed_files
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Target, load_target
 from tinydeploy.verification import Verification
@@ -376,20 +373,8 @@ def compress(
     result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):
         result = replace(result, forced=force)
-        write_files(_compressed_files(result), Path(output))
+        write_files(compressed_files(result), Path(output))
     return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))
-
-
-def _compressed_files(result: Compression) -> dict[str, bytes]:
-    files = {
-        "model.onnx": write_onnx(result.graph),
-        "model.tflite": write_tflite(result.graph),
-        "report.json": (json.dumps(result.to_json(), indent=2) + "\n").encode(),
-    }
-    if result.sensitivity is not None:
-        plot = sensitivity_svg(result.sensitivity, result.widths, result.metric or "", result.model)
-        files["sensitivity.svg"] = plot.encode()
-    return files
 
 
 def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:
