@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -19,12 +18,10 @@ from tinydeploy import (
 )
 from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
 from tinydeploy.backends.c.syntax import check_name
-from tinydeploy.backends.onnx import write_onnx
-from tinydeploy.backends.tflite import write_tflite
 from tinydeploy.calibration import Fit, Reading
 from tinydeploy.comparison import diff
 from tinydeploy.compression import Compression, CompressOptions, Inputs
-from tinydeploy.data import fit_samples, random_samples, read_dataset
+from tinydeploy.data import DataSource, fit_samples, open_dataset, random_samples
 from tinydeploy.difference import Difference
 from tinydeploy.emulate.toolchain import find_toolchain
 from tinydeploy.errors import DeployError, MissingExtraError
@@ -37,12 +34,12 @@ from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
-from tinydeploy.model import Model, load_model
+from tinydeploy.model import Model, from_torch, load_model
 from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
-from tinydeploy.report.sensitivity import sensitivity_svg
+from tinydeploy.report.files import compressed_files
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Core, Target, load_target
 from tinydeploy.verdict import Limits
@@ -50,6 +47,7 @@ from tinydeploy.verification import Verification
 
 __all__ = [
     "Compression",
+    "DeployError",
     "Difference",
     "DoesNotFitError",
     "Evaluation",
@@ -65,6 +63,7 @@ __all__ = [
     "diff",
     "evaluate",
     "export_c",
+    "from_torch",
     "load_model",
     "profile",
     "profile_firmware",
@@ -112,7 +111,7 @@ def verify(
     model: Model,
     target: str,
     *,
-    inputs: str | os.PathLike[str] | None = None,
+    inputs: DataSource | None = None,
     name: str | None = None,
     optimize: str = "latency",
     compiler: str | None = None,
@@ -132,7 +131,7 @@ def verify(
         return verification.verify(
             job, where.name, random_samples(model.graph, RANDOM_SAMPLES, SEED), None, progress=progress
         )
-    samples = fit_samples(model.graph, read_dataset(Path(inputs)), scale=scale, mean=mean)
+    samples = fit_samples(model.graph, open_dataset(inputs), scale=scale, mean=mean)
     result = verification.verify(job, where.name, samples.inputs, samples.labels, progress=progress)
     return verification.with_notes(result, samples.warnings)
 
@@ -252,23 +251,23 @@ def profile_firmware(
 
 
 def evaluate(
-    model: Model, data: str | os.PathLike[str], *, scale: float = 1.0, mean: float = 0.0
+    model: Model, data: DataSource, *, scale: float = 1.0, mean: float = 0.0
 ) -> tuple[Evaluation, tuple[str, ...]]:
     """Accuracy or error of a model on labelled data, with warnings about the data.
 
     Raises:
         DeployError: the data does not fit the model.
     """
-    samples = fit_samples(model.graph, read_dataset(Path(data)), scale=scale, mean=mean)
+    samples = fit_samples(model.graph, open_dataset(data), scale=scale, mean=mean)
     return evaluation.evaluate(model.graph, samples, model=model.path), samples.warnings
 
 
 def compress(
     model: Model,
-    data: str | os.PathLike[str],
+    data: DataSource,
     *,
     output: str | os.PathLike[str] | None = None,
-    eval_data: str | os.PathLike[str] | None = None,
+    eval_data: DataSource | None = None,
     prune: str | None = None,
     prune_divisor: int = 4,
     prune_steps: int = 1,
@@ -303,10 +302,16 @@ def compress(
 ) -> tuple[Compression, tuple[str, ...]]:
     """Prunes, trains and quantizes a float model; writes model.onnx, model.tflite and report.json.
 
+    The arguments are the options of `tinydeploy compress`, whose help describes each.
+
     Args:
-        data: .npz with x and y for calibration and training; `eval_data` for the accuracies.
-        output: folder; None writes nothing. Nothing is written either where the accuracy is missed,
-            unless `force`.
+        data: an .npz file, or the arrays themselves by name, with x and y, for calibration and training;
+            `eval_data` for the accuracies.
+        output: folder; None writes nothing. Nothing is written either where the accuracy or the goal is
+            missed, unless `force`. After `prune="auto"` there is a sensitivity.svg too.
+        prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".
+        prune_layers: ratios by the name of a layer; they win over `prune`.
+        progress: called with what is being done, the steps done, and all steps.
 
     Returns:
         The result, and warnings about the data.
@@ -317,10 +322,10 @@ def compress(
     """
     where = load_target(target)
     goal = parse_goal(prune)
-    training = fit_samples(model.graph, read_dataset(Path(data)), scale=input_scale, mean=input_mean)
+    training = fit_samples(model.graph, open_dataset(data), scale=input_scale, mean=input_mean)
     held = training
     if eval_data is not None:
-        held = fit_samples(model.graph, read_dataset(Path(eval_data)), scale=input_scale, mean=input_mean)
+        held = fit_samples(model.graph, open_dataset(eval_data), scale=input_scale, mean=input_mean)
     options = CompressOptions(
         goal=goal,
         prune=PruneOptions(
@@ -369,20 +374,8 @@ def compress(
     result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):
         result = replace(result, forced=force)
-        write_files(_compressed_files(result), Path(output))
+        write_files(compressed_files(result), Path(output))
     return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))
-
-
-def _compressed_files(result: Compression) -> dict[str, bytes]:
-    files = {
-        "model.onnx": write_onnx(result.graph),
-        "model.tflite": write_tflite(result.graph),
-        "report.json": (json.dumps(result.to_json(), indent=2) + "\n").encode(),
-    }
-    if result.sensitivity is not None:
-        plot = sensitivity_svg(result.sensitivity, result.widths, result.metric or "", result.model)
-        files["sensitivity.svg"] = plot.encode()
-    return files
 
 
 def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from tinydeploy import difference
-from tinydeploy.data import Samples, fit_samples, read_dataset
+from tinydeploy.data import DataSource, Samples, fit_samples, open_dataset
 from tinydeploy.difference import Difference, Side
 from tinydeploy.errors import DeployError
 from tinydeploy.model import Model
@@ -15,7 +12,7 @@ from tinydeploy.model import Model
 def diff(
     a: Model,
     b: Model,
-    data: str | os.PathLike[str],
+    data: DataSource,
     *,
     samples: int | None = None,
     threshold_db: float | None = None,
@@ -32,7 +29,7 @@ def diff(
     Raises:
         DeployError: the data does not fit both models, or these have no layer in common.
     """
-    given = read_dataset(Path(data))
+    given = open_dataset(data)
     sides = []
     for model in (a, b):
         try:

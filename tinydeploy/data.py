@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -19,6 +20,8 @@ from tinydeploy.ops.quantize import quantize_array
 
 MAX_ARRAY_BYTES = 1 << 31
 SATURATION_WARNING = 0.01
+_KINDS = "iufbUS"
+_GIVEN = "the arrays given"
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,27 @@ class Samples:
         return int(self.inputs[0].shape[0])
 
 
+DataSource = str | os.PathLike[str] | Mapping[str, Array]
+"""An .npz file, or the same arrays by the same names: `{"x": x, "y": y}`."""
+
+
+def open_dataset(source: DataSource) -> Dataset:
+    """The arrays of a file, or those that are given.
+
+    Raises:
+        DeployError: as `read_dataset`, or an array of something else than numbers or text.
+    """
+    if not isinstance(source, Mapping):
+        return read_dataset(Path(source))
+    arrays = {name: np.asarray(array) for name, array in source.items()}
+    for name, array in arrays.items():
+        if array.dtype.kind not in _KINDS:
+            raise DeployError(
+                f"has elements of type {array.dtype}, not numbers or text", where=f"{_GIVEN}: {name}"
+            )
+    return Dataset(_GIVEN, arrays)
+
+
 def read_dataset(path: Path) -> Dataset:
     """Opens an .npz file; never unpickles, and checks every size before memory is taken.
 
@@ -97,7 +121,7 @@ def _read(archive: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> Array:
         size = math.prod(shape) * dtype.itemsize
         if size > MAX_ARRAY_BYTES or any(n < 0 for n in shape):
             raise DeployError(f"has {size} bytes; the limit is {MAX_ARRAY_BYTES}", where=where)
-        if dtype.kind not in "iufbUS":
+        if dtype.kind not in _KINDS:
             raise DeployError(f"has elements of type {dtype}, not numbers or text", where=where)
         data = stream.read(size + 1)
     if len(data) != size:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tinydeploy.backends.c.syntax import name_from
 from tinydeploy.errors import DeployError
@@ -17,6 +19,9 @@ from tinydeploy.passes.concatenations import fold_requantizations
 from tinydeploy.passes.constants import fold_constants
 from tinydeploy.passes.pads import fold_pads
 
+if TYPE_CHECKING:
+    import torch
+
 SUFFIXES = (".tflite", ".onnx", ".pt2")
 _HINT = "give a .tflite, .onnx or .pt2 file, or package.module:factory with --weights FILE.safetensors"
 
@@ -26,7 +31,7 @@ class Model:
     """A model as it was read.
 
     Attributes:
-        path: as the user gave it.
+        path: as the user gave it; the name of one that no file holds.
         sha256: of the file's bytes; of the graph and its constants for a factory.
     """
 
@@ -63,6 +68,23 @@ def load_model(path: str | os.PathLike[str], weights: str | os.PathLike[str] | N
     data = read_bytes(file)
     graph = _one_form(_parse(suffix, data, file))
     return Model(text, graph, hashlib.sha256(data).hexdigest())
+
+
+def from_torch(module: torch.nn.Module, input_shape: Sequence[int], name: str = "model") -> Model:
+    """A model that no file holds: a PyTorch network in evaluation mode, with its weights as they are.
+
+    Args:
+        input_shape: with the batch axis in front, which becomes 1; NCHW for images.
+        name: of the model, in reports and in the C.
+
+    Raises:
+        DeployError: the module cannot be exported, or holds something unsupported; all of it is named.
+        MissingExtraError: PyTorch is not installed.
+    """
+    from tinydeploy.frontends.torch import import_module  # noqa: PLC0415
+
+    graph = _one_form(import_module(module, tuple(input_shape), name, name))
+    return Model(name, graph, graph_sha256(graph))
 
 
 def _one_form(graph: Graph) -> Graph:

@@ -152,8 +152,8 @@ def prune(
         result, limit = _until_it_fits(graph, groups, goal, options, measure, samples, progress)
     else:
         result = _in_steps(graph, goal, options, Training(train, recalibration, samples), progress)
-    if options.steps > 1 and (goal.kind == "auto" or goal.is_measured):
-        # The widths are decided; which channels go is decided again after the training in each step.
+    if (options.steps > 1 or recalibration is not None) and (goal.kind == "auto" or goal.is_measured):
+        # The widths are decided; the way there has its steps, with training and statistics in between.
         after = {name: 1.0 - _width(result, name) / size for name, size in before.items()}
         decided = replace(options, select=replace(options.select, ratios=after))
         given = Training(train, recalibration, samples)

@@ -72,7 +72,11 @@ def _layer_ratios(
     " macs and params, try every layer and take what costs the least loss for what it saves. By default"
     " `layer` for a ratio and `global` for a goal.",
 )
-@click.option("--cost-aware", is_flag=True, help="Rank channels by importance per saved cost of the goal.")
+@click.option(
+    "--cost-aware",
+    is_flag=True,
+    help="Rank channels by importance per saved cost of the goal; better for some networks, worse for others.",
+)
 @click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
 @click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
 @click.option(

@@ -81,7 +81,7 @@ def sensitivity_svg(
         f' height="{height}" role="img" aria-labelledby="title">',
         f"<style>{_STYLE}</style>",
         f'<rect width="{width}" height="{height}" class="back"/>',
-        f'<text class="title" id="title" x="{_MARGIN}" y="26">{escape(title)}</text>',
+        f'<text class="title" id="title" x="{_MARGIN}" y="26">{_text(title)}</text>',
         f'<text class="soft" x="{_MARGIN}" y="43">{what} when one group alone is pruned by a ratio, without'
         f" training; dashed: unpruned, {_shown(scan.baseline, metric)}; orange: what was chosen</text>",
     ]
@@ -104,7 +104,7 @@ def _panel(
     metric: str,
 ) -> Iterator[str]:
     left, right, floor = axes.x(0.0), axes.x(1.0), axes.y(axes.low)
-    yield f'<text class="name" x="{left:g}" y="14"><title>{escape(name)}</title>{escape(_short(name))}</text>'
+    yield f'<text class="name" x="{left:g}" y="14"><title>{_text(name)}</title>{_text(_short(name))}</text>'
     for tick in axes.ticks():
         y, text = axes.y(tick), _shown(tick, metric, short=True)
         yield f'<line class="grid" x1="{left:g}" x2="{right:g}" y1="{y:.1f}" y2="{y:.1f}"/>'
@@ -148,3 +148,8 @@ def _shown(score: float, metric: str, *, short: bool = False) -> str:
 def _short(name: str) -> str:
     name = short_name(name)
     return name if len(name) <= _NAME_LENGTH else "…" + name[1 - _NAME_LENGTH :]
+
+
+def _text(name: str) -> str:
+    """For XML, which has no place for control characters."""
+    return escape("".join(c if c.isprintable() else "?" for c in name))

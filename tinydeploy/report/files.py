@@ -1,0 +1,27 @@
+"""What `compress` writes."""
+
+from __future__ import annotations
+
+import json
+
+from tinydeploy.backends.onnx import write_onnx
+from tinydeploy.backends.tflite import write_tflite
+from tinydeploy.compression import Compression
+from tinydeploy.report.sensitivity import sensitivity_svg
+
+
+def compressed_files(result: Compression) -> dict[str, bytes]:
+    """Both models, the report, and after a scan its plot, by file name.
+
+    Raises:
+        DeployError: a format has no form for something in the graph.
+    """
+    files = {
+        "model.onnx": write_onnx(result.graph),
+        "model.tflite": write_tflite(result.graph),
+        "report.json": (json.dumps(result.to_json(), indent=2) + "\n").encode(),
+    }
+    if result.sensitivity is not None:
+        plot = sensitivity_svg(result.sensitivity, result.widths, result.metric or "", result.model)
+        files["sensitivity.svg"] = plot.encode()
+    return files
