@@ -8,6 +8,7 @@ from tinydeploy.advice import Advice, Trial, advise
 from tinydeploy.backends.c.model import Layer
 from tinydeploy.data import random_samples
 from tinydeploy.emulate.cycles.model import Cycles
+from tinydeploy.energy import Energy, energy_json, energy_of
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import graph_macs
@@ -97,6 +98,11 @@ class TargetProfile:
         """The answer in words."""
         return self.verdict.why
 
+    @property
+    def energy(self) -> Energy | None:
+        """Of one inference; None where the board's power or the cycles are not known."""
+        return energy_of(self.measurement.latency.cycles, self.target.board)
+
     def to_json(self) -> dict[str, object]:
         m = self.measurement
         return {
@@ -112,7 +118,7 @@ class TargetProfile:
             "stack_bytes": m.stack_bytes,
             "instructions": m.instructions,
             **m.latency.to_json(),
-            "energy_uj": None,
+            **energy_json(self.energy),
             "source": "emulated",
             "compiler": m.compiler,
             "weights_in_ram": None if m.weights_in_ram is None else m.weights_in_ram.to_json(),

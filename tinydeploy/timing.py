@@ -31,6 +31,10 @@ _CLASSES = (
     "address_dependency",
     "special",
 )
+_RISCV_CLASSES = (
+    *("alu", "multiply", "multiply_long", "divide", "load", "load_use", "store"),
+    *("taken_branch", "taken_call", "taken_return", "special"),
+)
 _FLOAT_CLASSES = ("float_alu", "float_multiply_add", "float_divide")
 
 
@@ -67,6 +71,11 @@ class CoreTiming:
         float_multiply_add: VMLA, VFMA and their kin.
         float_divide: VDIV, VSQRT.
         source: the public documents behind the figures.
+        load_use: RISC-V: what is added where an instruction reads what the load just before it loaded.
+
+    A RISC-V core has of these `alu`, `multiply` (MUL), `multiply_long` (MULH and its kin), `divide` (DIV and
+    REM), `load`, `load_use`, `store`, `taken_branch` (of a conditional branch), `taken_call` (JAL),
+    `taken_return` (JALR) and `special`.
     """
 
     alu: int
@@ -92,6 +101,7 @@ class CoreTiming:
     float_multiply_add: int | None
     float_divide: int | None
     source: str
+    load_use: int = 0
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,19 @@ def read_timing(table: Table, *, has_fpu: bool) -> CoreTiming:
     table.check_keys((*classes, "source"))
     figures: dict[str, int | None] = dict.fromkeys(_FLOAT_CLASSES)
     figures |= {name: table.integer(name, 0, CYCLES_MAX) for name in classes}
+    return CoreTiming(source=table.text("source"), **figures)  # type: ignore[arg-type]
+
+
+def read_riscv_timing(table: Table) -> CoreTiming:
+    """The `[timing]` table of a RISC-V core file; classes that the architecture has not are never used.
+
+    Raises:
+        DeployError: a key is unknown or missing, or a value out of range.
+    """
+    table.check_keys((*_RISCV_CLASSES, "source"))
+    figures: dict[str, int | None] = dict.fromkeys((*_CLASSES, *_FLOAT_CLASSES), 0)
+    figures |= {name: table.integer(name, 0, CYCLES_MAX) for name in _RISCV_CLASSES}
+    figures |= dict.fromkeys(_FLOAT_CLASSES) | {"load_pipelined": figures["load"]}
     return CoreTiming(source=table.text("source"), **figures)  # type: ignore[arg-type]
 
 

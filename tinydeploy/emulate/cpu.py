@@ -1,4 +1,4 @@
-"""One emulated Cortex-M core with a firmware in its memory, and calls of single functions in it."""
+"""One emulated core with a firmware in its memory, and calls of single functions in it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import ctypes
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from tinydeploy.emulate.arch import architecture_of
 from tinydeploy.emulate.image import Image
 from tinydeploy.emulate.toolchain import load_extra
 from tinydeploy.errors import DeployError, MissingExtraError
@@ -27,6 +28,9 @@ ReadHook = Callable[[Any, int, int, int, int, Any], None]
 class Cpu:
     """An emulated core that keeps its memory from call to call; one instance is not shared by threads.
 
+    Attributes:
+        architecture: its instruction set.
+
     Args:
         core: names the emulator's CPU model.
         image: the linked firmware; each segment is loaded at its run-time address.
@@ -39,55 +43,48 @@ class Cpu:
 
     def __init__(self, core: Core, image: Image, buffer_bytes: int) -> None:
         unicorn = load_extra("unicorn", "unicorn")
-        arm_const = load_extra("unicorn.arm_const", "unicorn")
         self._image = image
-        self._refuses_unaligned = core.architecture == "armv6-m"
+        self.architecture = architecture_of(core)
         self._errors = unicorn.UcError
         self._block_hook, self._code_hook = unicorn.UC_HOOK_BLOCK, unicorn.UC_HOOK_CODE
         self._read_hook = unicorn.UC_HOOK_MEM_READ
-        self._registers = arm_const
-        model = getattr(arm_const, "UC_CPU_ARM_" + core.emulator.upper().replace("-", "_"), None)
-        if model is None or not core.emulator:
-            raise DeployError(f"the emulator has no core {core.emulator!r}", where=core.name)
-        # UC_MODE_MCLASS would make every model a Cortex-M33; the model alone decides under UC_MODE_THUMB.
-        self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        self.uc.ctl_set_cpu_model(model)
+        self.uc = self.architecture.open(core)
         self._load(unicorn, buffer_bytes)
 
     def call(self, name: str, arguments: Sequence[int], seconds: float) -> int:
-        """Calls a function with up to four word arguments and returns r0 as a signed number.
+        """Calls a function with up to four word arguments and returns its word as a signed number.
 
         Args:
             name: the function's symbol.
-            arguments: values of r0 to r3.
+            arguments: values of the registers for arguments.
             seconds: the longest that the call may take.
 
         Raises:
             DeployError: the code faulted, stopped elsewhere or did not come back in time.
         """
-        uc, registers = self.uc, self._registers
-        for register, value in zip(("R0", "R1", "R2", "R3"), arguments, strict=False):
-            uc.reg_write(getattr(registers, f"UC_ARM_REG_{register}"), value)
-        uc.reg_write(registers.UC_ARM_REG_SP, STACK_TOP)
-        uc.reg_write(registers.UC_ARM_REG_LR, RETURN_ADDRESS | 1)
-        start = self._image.symbol(name).address | 1
+        call = self.architecture.call
+        for register, value in zip(call.arguments, arguments, strict=False):
+            self._set(register, value)
+        self._set(call.stack, STACK_TOP)
+        self._set(call.link, RETURN_ADDRESS | call.state_bit)
+        start = self._image.symbol(name).address | call.state_bit
         try:
-            uc.emu_start(start, RETURN_ADDRESS, timeout=int(seconds * 1e6))
+            self.uc.emu_start(start, RETURN_ADDRESS, timeout=int(seconds * 1e6))
         except self._errors as error:
-            hint = "an Armv6-M core refuses every unaligned access" if self._refuses_unaligned else ""
+            hint = self.architecture.fault_hint
             raise DeployError(f"the emulated core faulted: {error}", where=self.where(), hint=hint) from error
         # A hook or an interrupt may end the emulation too, and that looks like success: only the return
         # address and the stack pointer of the entry show that the function came back.
-        if uc.reg_read(registers.UC_ARM_REG_PC) != RETURN_ADDRESS:
+        if self.register(call.counter) != RETURN_ADDRESS:
             raise DeployError(f"{name} did not return within {seconds:g} s", where=self.where())
-        if uc.reg_read(registers.UC_ARM_REG_SP) != STACK_TOP:
+        if self.register(call.stack) != STACK_TOP:
             raise DeployError(f"{name} returned with another stack pointer", where=name)
-        result = int(uc.reg_read(registers.UC_ARM_REG_R0))
+        result = self.register(call.result)
         return result - (1 << 32) if result >= 1 << 31 else result
 
     def where(self) -> str:
         """The function and offset that the program counter stands at."""
-        return self._image.locate(int(self.uc.reg_read(self._registers.UC_ARM_REG_PC)) & ~1)
+        return self._image.locate(self.register(self.architecture.call.counter) & ~1)
 
     def on_block(self, hook: BlockHook) -> None:
         """Calls ``hook(uc, address, size, None)`` before each straight run of instructions.
@@ -143,7 +140,7 @@ class Cpu:
 
     def register_id(self, name: str) -> int:
         """The emulator's number of a core register, named as for ``register``."""
-        return int(getattr(self._registers, f"UC_ARM_REG_{_ALIASES.get(name, name).upper()}"))
+        return self.architecture.register(name)
 
     def write(self, address: int, data: bytes) -> None:
         self.uc.mem_write(address, data)
@@ -152,8 +149,11 @@ class Cpu:
         return bytes(self.uc.mem_read(address, size)) if size else b""
 
     def register(self, name: str) -> int:
-        """A core register's value by capstone's or Arm's name (r0 to r12, sp, lr, pc, cpsr)."""
+        """A core register's value, by capstone's or the architecture's name (r0, sp, cpsr; a0, sp, pc)."""
         return int(self.uc.reg_read(self.register_id(name)))
+
+    def _set(self, name: str, value: int) -> None:
+        self.uc.reg_write(self.register_id(name), value)
 
     def _native(self) -> tuple[Any, Any]:
         """The emulator's shared library and this core's handle in it."""
@@ -178,9 +178,6 @@ class Cpu:
         self.uc.mem_map(RETURN_ADDRESS, _PAGE, readable | unicorn.UC_PROT_EXEC)
         self.uc.mem_map(BUFFERS_ADDRESS, -(-max(buffer_bytes, 1) // _PAGE) * _PAGE, writable)
         self.uc.mem_map(STACK_BOTTOM, STACK_BYTES, writable)
-
-
-_ALIASES = {"sb": "r9", "sl": "r10", "fp": "r11", "ip": "r12"}
 
 
 def _runs(pages: dict[int, int]) -> list[tuple[int, int, int]]:

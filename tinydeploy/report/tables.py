@@ -115,6 +115,8 @@ def _verdicts(targets: Iterable[TargetProfile]) -> list[RenderableType]:
         if latency.cycles is not None:
             cycles = "" if latency.latency_ms is None else f", {latency.cycles:,} cycles"
             lines.append(_indented(f"{latency.text}{cycles}: {_shares(latency.parts)}"))
+        if t.energy is not None:
+            lines.append(_indented(f"energy {t.energy.text}"))
         lines += [_indented(note, "dim") for note in latency.notes]
         lines += _placement(t) + _advice(t)
     note = (
@@ -185,7 +187,10 @@ def export_report(e: Export) -> RenderableType:
 
 
 def targets_report(targets: Iterable[Target]) -> RenderableType:
-    table = text_table("", "target", "core", "what")
+    table = text_table("")
+    table.add_column("target", no_wrap=True)
+    table.add_column("core")
+    table.add_column("what")
     for name in ("MHz", "flash KB", "RAM KB"):
         table.add_column(name, justify="right", no_wrap=True)
     for t in targets:

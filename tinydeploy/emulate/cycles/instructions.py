@@ -64,6 +64,7 @@ class Instruction:
         register_offset: whether one of them is an offset.
         exit: how it leaves a straight run of instructions, None where it does not.
         conditional: whether it may not leave it.
+        reads: registers that it reads, where the instruction set says so.
     """
 
     kind: Kind
@@ -73,6 +74,7 @@ class Instruction:
     register_offset: bool
     exit: Exit | None
     conditional: bool
+    reads: frozenset[str] = frozenset()
 
 
 _UNKNOWN = Instruction("unknown", 0, frozenset(), frozenset(), False, None, False)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from tinydeploy.emulate.arch import architecture_of
 from tinydeploy.emulate.build import Firmware
 from tinydeploy.emulate.cpu import Cpu
-from tinydeploy.emulate.cycles.loads import ALWAYS, find_loads
+from tinydeploy.emulate.cycles.loads import ALWAYS
 from tinydeploy.emulate.cycles.model import Cycles, cycles_of
 from tinydeploy.emulate.cycles.trace import Trace, Way, make_plan
 from tinydeploy.emulate.cycles.tracer import make_tracer
@@ -69,19 +70,19 @@ def count_cycles(
     core = firmware.core
     if core.timing is None:
         return CycleCount(None, (f"there is no table of timings for the core {core.name}",))
-    v8 = core.architecture == "armv8-m.main"
     trace = counted[0]
     notes: tuple[str, ...] = ()
     if flash is not None:
-        found = _trace_flash(firmware, flash, inputs, counted, call, v8)
+        found = _trace_flash(firmware, flash, inputs, counted, call)
         if found is None:
             return CycleCount(None, (_DISTURBED,))
         trace = found
     else:
         notes = ("waits for the flash are not in the cycles",)
     reader = Cpu(core, firmware.image, 0)
+    decode = reader.architecture.instructions
     try:
-        return CycleCount(cycles_of(trace, core.timing, flash, reader.read, v8=v8), notes)
+        return CycleCount(cycles_of(trace, core.timing, flash, reader.read, decode), notes)
     except DeployError as error:
         return CycleCount(None, (str(error),))
 
@@ -92,11 +93,10 @@ def _trace_flash(
     inputs: Sequence[bytes],
     counted: tuple[Trace, Outcome],
     call: Call,
-    v8: bool,
 ) -> Trace | None:
     """The run with its caches, or None where no way of seeing the reads leaves the run as it is."""
     image = firmware.image
-    loads = find_loads(image, v8=v8)
+    loads = architecture_of(firmware.core).find_loads(image)
     # The hook on reads is known to disturb conditional loads; what else it may disturb, the comparison shows.
     ways: tuple[Way, ...] = ("reads", "addresses")
     if any(load.condition != ALWAYS for load in loads):
