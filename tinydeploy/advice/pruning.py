@@ -29,12 +29,14 @@ class Cut:
     """Channels to remove.
 
     Attributes:
+        ratio: of each group, before it is rounded to the divisor.
         share: of all prunable channels of the network.
     """
 
     removed: frozenset[int]
     graph: Graph
     widths: tuple[tuple[Group, int], ...]
+    ratio: float
     share: float
 
 
@@ -65,7 +67,7 @@ class Cutter:
             smaller = remove(self.graph, self.groups, gone)
         except DeployError:
             return None
-        return Cut(gone, smaller, tuple(widths), len(gone) / self._total)
+        return Cut(gone, smaller, tuple(widths), step / _STEPS, len(gone) / self._total)
 
     def _keep(self, size: int, step: int) -> int:
         divisor, least = self._options.divisor, size * self._options.minimum
@@ -95,10 +97,10 @@ def prune_to_fit(trial: Trial, before: Measurement, found: Verdict) -> Iterator[
     if some is None and len(candidates) < len(everything):
         some = best([candidates])
     even = best([everything])
-    if some is not None:
-        yield some
-    if even is not None and (some is None or even.widths != some.widths):
-        yield even
+    if some is not None and even is not None and even.widths == some.widths:
+        even = None
+    made = [advice for advice in (some, even) if advice is not None]
+    yield from sorted(made, key=lambda a: sum(w.before - w.after for w in a.widths))
 
 
 def smallest_needs(trial: Trial, before: Measurement) -> str:
@@ -174,7 +176,7 @@ def _advice(cut: Cut, before: Measurement, found: Verdict, after: Verdict, trial
     else:
         what = f"{100 * cut.share:.0f} % of all prunable channels, in {len(widths)} groups"
     text = f"prune {what}: {effect_text(found, after)}; {100 * left:.0f} % of the MACs stay, train again"
-    return Advice("prune", True, text, _command(trial, found, left), after, left, widths)
+    return Advice("prune", True, text, _command(trial, found, cut), after, left, widths)
 
 
 def _width_text(w: Width) -> str:
@@ -189,10 +191,13 @@ def _layer_names(group: Group, m: Measurement) -> tuple[str, ...]:
     return tuple(f"{layer.index} {layer.node.op.kind.lower()}" for layer in found)
 
 
-def _command(trial: Trial, found: Verdict, macs_left: float) -> str:
-    """How `compress` prunes the float network to the same limit."""
+def _command(trial: Trial, found: Verdict, cut: Cut) -> str:
+    """How `compress` prunes the float network: by the same share of all layers, or to the same limit."""
     over = found.over[0]
-    goal = f"{over.resource.lower()}={over.limit:.0f}"
-    if over.resource == "latency":
-        goal = f"macs={macs_left:.0%}"
+    if len(cut.widths) == len(find_groups(trial.job.graph).groups):
+        goal = f"{cut.ratio:g}"
+    elif over.resource == "latency":
+        goal = f"latency={over.limit:g}ms"
+    else:
+        goal = f"{over.resource.lower()}={over.limit:.0f}"
     return f"tinydeploy compress FLOAT_MODEL --data DATA --prune {goal} --target {trial.target.name} -o OUT"

@@ -102,7 +102,6 @@ def _environment() -> jinja2.Environment:
         "percent": _percent,
         "kib": _kib,
         "sentence": _sentence,
-        "figures": lambda x: f"{x:.3g}",
     }
     return environment
 

@@ -69,6 +69,7 @@ class TargetView:
     Attributes:
         index: its position in the JSON's list.
         state: "fits", "over" or "core", where nothing was asked.
+        energy: of one inference, with its band; "" where it is not known.
         rest: what no layer's own code accounts for, by column; None where it is not measured.
         left_out: layers that the table has no room for.
     """
@@ -84,7 +85,7 @@ class TargetView:
     rest: tuple[int | None, ...]
     left_out: int
     band: str
-    energy_uj: float | None
+    energy: str
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -125,7 +126,6 @@ def _target_view(index: int, t: TargetProfile, most: int) -> TargetView:
     board = t.target.board
     clock = "" if board is None else f"{board.clock_mhz:g}\N{NO-BREAK SPACE}MHz"
     about = ["core without a board"] if board is None else [board.chip, t.target.core.title, clock]
-    energy = t.to_json()["energy_uj"]
     rows = _layer_rows(t.layers)
     kept = sorted(rows, key=lambda r: -(r.bars[0].value or 0))[:most]
     return TargetView(
@@ -141,7 +141,7 @@ def _target_view(index: int, t: TargetProfile, most: int) -> TargetView:
         left_out=len(rows) - len(kept),
         # Alone in a sentence the band needs no brackets.
         band=band[1:-1] if (band := t.measurement.latency.band).startswith("(") else band,
-        energy_uj=energy if isinstance(energy, float | int) else None,
+        energy="" if t.energy is None else t.energy.text.replace("uJ", "µJ"),
     )
 
 
