@@ -17,7 +17,7 @@ from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import fit_samples, random_samples, read_dataset
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import Evaluation
-from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
+from tinydeploy.export import DoesNotFitError, Export, measure_within, write_files, write_project
 from tinydeploy.finetune import TrainOptions
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
@@ -65,7 +65,8 @@ def export_c(
     """Writes a C project into `folder`, all files or none.
 
     Args:
-        max_flash, max_ram: bytes; with one of them the project is built and measured first.
+        max_flash, max_ram: bytes; with one of them the project is built and measured first, and where it
+            exceeds one, again with kernels that are smaller and slower.
 
     Raises:
         DeployError: the model cannot be exported, or the folder cannot be written.
@@ -73,12 +74,14 @@ def export_c(
     """
     where = load_target(target)
     options = _options(model, where, name, optimize)
-    project = make_project(model.graph, options)
     measurement = None
-    if max_flash is not None or max_ram is not None:
-        job = Job(model.graph, options, where.core)
-        measurement = measure(job, _first_sample(model.graph), prove=False)
-        require_limits(measurement, max_flash, max_ram)
+    if max_flash is None and max_ram is None:
+        project = make_project(model.graph, options)
+    else:
+        measurement = measure_within(
+            Job(model.graph, options, where.core), _first_sample(model.graph), max_flash, max_ram
+        )
+        project = measurement.project
     write_project(project, Path(folder))
     return Export(Path(folder), project, where, measurement)
 

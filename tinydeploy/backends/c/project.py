@@ -30,6 +30,7 @@ class ExportOptions:
         optimize: latency, balanced, flash or ram.
         model_sha256: of the model file.
         dsp: the core has the DSP extension; the code for it runs on any other as well, only slower.
+        kernels: the goal by which kernels are chosen, where a limit forces another one than `optimize`.
     """
 
     name: str
@@ -37,6 +38,11 @@ class ExportOptions:
     optimize: str
     model_sha256: str
     dsp: bool = False
+    kernels: str = ""
+
+    @property
+    def kernel_goal(self) -> str:
+        return self.kernels or self.optimize
 
 
 @dataclass(frozen=True)
@@ -62,7 +68,7 @@ def make_project(graph: Graph, options: ExportOptions) -> Project:
     """
     check_name(options.name)
     graph = remove_dead_channels(copy_outputs(graph))
-    kernels = select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.optimize])
+    kernels = select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.kernel_goal])
     plan = plan_memory(graph, kernels)
     model = lower_model(graph, plan, kernels, options.name)
     n = options.name
@@ -172,6 +178,7 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
         "model_sha256": options.model_sha256,
         "target": options.target,
         "optimize": options.optimize,
+        "kernels_chosen_for": options.kernel_goal,
         "arena_bytes": model.plan.arena_bytes,
         "arena_lower_bound_bytes": model.plan.lower_bound_bytes,
         "weights_bytes": sum(c.bytes for layer in model.layers for c in layer.code.constants),
