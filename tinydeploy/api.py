@@ -27,7 +27,7 @@ from tinydeploy.emulate.toolchain import find_toolchain
 from tinydeploy.errors import DeployError, MissingExtraError
 from tinydeploy.estimate.model import estimate as estimated
 from tinydeploy.evaluation import Evaluation
-from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
+from tinydeploy.export import DoesNotFitError, Export, measure_within, write_files, write_project
 from tinydeploy.finetune import TrainOptions
 from tinydeploy.finetune.options import Precision
 from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
@@ -89,7 +89,8 @@ def export_c(
     """Writes a C project into `folder`, all files or none.
 
     Args:
-        max_flash, max_ram: bytes; with one of them the project is built and measured first.
+        max_flash, max_ram: bytes; with one of them the project is built and measured first, and where it
+            exceeds one, again with kernels that are smaller and slower.
 
     Raises:
         DeployError: the model cannot be exported, or the folder cannot be written.
@@ -97,12 +98,14 @@ def export_c(
     """
     where = load_target(target)
     options = _options(model, where, name, optimize)
-    project = make_project(model.graph, options)
     measurement = None
-    if max_flash is not None or max_ram is not None:
-        job = Job(model.graph, options, where.core)
-        measurement = measure(job, _first_sample(model.graph), prove=False)
-        require_limits(measurement, max_flash, max_ram)
+    if max_flash is None and max_ram is None:
+        project = make_project(model.graph, options)
+    else:
+        measurement = measure_within(
+            Job(model.graph, options, where.core), _first_sample(model.graph), max_flash, max_ram
+        )
+        project = measurement.project
     write_project(project, Path(folder))
     return Export(Path(folder), project, where, measurement)
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tinydeploy.backends.c.project import Project
 from tinydeploy.errors import DeployError
-from tinydeploy.measure import Measurement
+from tinydeploy.ir.types import Array
+from tinydeploy.measure import Job, Measurement, measure
 from tinydeploy.targets import Target
 
 
@@ -26,6 +27,15 @@ class Export:
     project: Project
     target: Target
     measurement: Measurement | None
+
+
+_SMALLER = {
+    "latency": ("balanced", "ram", "flash"),
+    "balanced": ("ram", "flash"),
+    "ram": ("flash",),
+    "flash": ("ram",),
+}
+"""The goals that are tried in turn where one exceeds a limit."""
 
 
 class DoesNotFitError(Exception):
@@ -46,6 +56,29 @@ def require_limits(m: Measurement, max_flash: int | None, max_ram: int | None) -
             )
         if need > limit:
             raise DoesNotFitError(f"{what}: {need:,} B needed, {limit:,} B allowed, {need - limit:,} B over")
+
+
+def measure_within(
+    job: Job, sample: tuple[Array, ...], max_flash: int | None, max_ram: int | None
+) -> Measurement:
+    """The first measurement that keeps the limits, with ever smaller and slower kernels.
+
+    Raises:
+        DoesNotFitError: none does; the message is that of the goal which was asked for.
+    """
+    smaller = _SMALLER[job.options.optimize]
+    refused: DoesNotFitError | None = None
+    for kernels in (job.options.optimize, *smaller):
+        options = replace(job.options, kernels="" if kernels == job.options.optimize else kernels)
+        measurement = measure(replace(job, options=options), sample, prove=False)
+        try:
+            require_limits(measurement, max_flash, max_ram)
+        except DoesNotFitError as error:
+            refused = refused or error
+        else:
+            return measurement
+    assert refused is not None
+    raise refused
 
 
 def write_project(project: Project, folder: Path) -> None:

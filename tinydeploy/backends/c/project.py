@@ -30,6 +30,7 @@ class ExportOptions:
         optimize: latency, balanced, flash or ram.
         model_sha256: of the model file.
         dsp: the core has the DSP extension; the code for it runs on any other as well, only slower.
+        kernels: the goal by which kernels are chosen, where a limit forces another one than `optimize`.
     """
 
     name: str
@@ -37,6 +38,11 @@ class ExportOptions:
     optimize: str
     model_sha256: str
     dsp: bool = False
+    kernels: str = ""
+
+    @property
+    def kernel_goal(self) -> str:
+        return self.kernels or self.optimize
 
 
 @dataclass(frozen=True)
@@ -94,7 +100,7 @@ def exported_arena(graph: Graph, options: ExportOptions) -> int:
 
 
 def _kernels(graph: Graph, options: ExportOptions) -> Kernels:
-    return select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.optimize])
+    return select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.kernel_goal])
 
 
 def kernel_files(model: Model) -> list[str]:
@@ -190,6 +196,7 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
         "model_sha256": options.model_sha256,
         "target": options.target,
         "optimize": options.optimize,
+        "kernels_chosen_for": options.kernel_goal,
         "arena_bytes": model.plan.arena_bytes,
         "arena_lower_bound_bytes": model.plan.lower_bound_bytes,
         "weights_bytes": sum(c.bytes for layer in model.layers for c in layer.code.constants),
