@@ -47,7 +47,7 @@ def few_rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
     dot, shape = _rows(op, at, few=True)
     kernel = "td_dsp_few_rows_by_four" if dot.quads else "td_dsp_few_rows"
     return LayerCode(
-        _HEADER,
+        "td_kernels_dsp_few.h",
         kernel,
         (Shape(f"{_ROWS}_shape", shape),),
         (call(kernel, ("&shape", "{stream}", "x0", "y")),),

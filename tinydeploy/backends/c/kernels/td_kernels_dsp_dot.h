@@ -182,19 +182,6 @@ static TD_INLINE const int32_t *td_dsp_sum_4(const td_dsp_dot_shape *s, const in
     "sxtb16 %[v], %[v]\n"             \
     "smlad %1, %[z], %[v], %1\n"
 
-/* The same from four int8 values, for a row that is read too rarely to be widened first. */
-#define TD_DSP_NARROW_STEP            \
-    "ldr %[z], [%[q]], #4\n"          \
-    "ldrd %[w], %[v], [%[p]], #8\n"   \
-    "sxtb16 %[x], %[z]\n"             \
-    "smlad %0, %[x], %[w], %0\n"      \
-    "sxtb16 %[w], %[w]\n"             \
-    "smlad %1, %[x], %[w], %1\n"      \
-    "sxtb16 %[z], %[z], ror #8\n"     \
-    "smlad %0, %[z], %[v], %0\n"      \
-    "sxtb16 %[v], %[v]\n"             \
-    "smlad %1, %[z], %[v], %1\n"
-
 #define TD_DSP_ONE(steps)                                                                                   \
     __asm__ volatile("1:\n" steps "cmp %[q], %[end]\n"                                                      \
                      "bne 1b\n"                                                                             \
@@ -224,101 +211,7 @@ static TD_INLINE const int32_t *td_dsp_sum_1(const td_dsp_dot_shape *s, const in
     return w;
 }
 
-/* The sums over the whole words of a row of `count` values. */
-static TD_INLINE const int32_t *td_dsp_sum_narrow(int32_t count, const int8_t *x, const int32_t *w, int32_t *wide,
-                                                  int32_t *narrow)
-{
-    const int8_t *const end = x + (count & ~3);
-    int32_t s0 = *wide;
-    int32_t n0 = *narrow;
-    uint32_t word, other, first, second;
-    if (count >= 16 && count % 16 < 4) {
-        TD_DSP_ONE(TD_DSP_NARROW_STEP TD_DSP_NARROW_STEP TD_DSP_NARROW_STEP TD_DSP_NARROW_STEP);
-    } else if (count >= 4) {
-        TD_DSP_ONE(TD_DSP_NARROW_STEP);
-    }
-    *wide = s0;
-    *narrow = n0;
-    return w;
-}
-
-/* Four int8 values times those weights of two pairs. */
-#define TD_DSP_QUAD_STEP              \
-    "ldr %[w1], [%[p], #4]\n"         \
-    "ldr %[w2], [%[p], #8]\n"         \
-    "ldr %[w3], [%[p], #12]\n"        \
-    "ldr %[z], [%[q]], #4\n"          \
-    "ldr %[w0], [%[p]], #16\n"        \
-    "sxtb16 %[x], %[z]\n"             \
-    "smlad %0, %[x], %[w0], %0\n"     \
-    "sxtb16 %[w0], %[w0]\n"           \
-    "smlad %1, %[x], %[w0], %1\n"     \
-    "smlad %2, %[x], %[w2], %2\n"     \
-    "sxtb16 %[w2], %[w2]\n"           \
-    "smlad %3, %[x], %[w2], %3\n"     \
-    "sxtb16 %[z], %[z], ror #8\n"     \
-    "smlad %0, %[z], %[w1], %0\n"     \
-    "sxtb16 %[w1], %[w1]\n"           \
-    "smlad %1, %[z], %[w1], %1\n"     \
-    "smlad %2, %[z], %[w3], %2\n"     \
-    "sxtb16 %[w3], %[w3]\n"           \
-    "smlad %3, %[z], %[w3], %3\n"
-
-#define TD_DSP_QUAD(steps)                                                                                  \
-    __asm__ volatile("1:\n" steps "cmp %[q], %[end]\n"                                                      \
-                     "bne 1b\n"                                                                             \
-                     : "+r"(wide0), "+r"(narrow0), "+r"(wide1), "+r"(narrow1), [p] "+r"(w), [q] "+r"(x),     \
-                       [w0] "=&r"(w0), [w1] "=&r"(w1), [w2] "=&r"(w2), [w3] "=&r"(w3), [x] "=&r"(even),      \
-                       [z] "=&r"(odd)                                                                       \
-                     : [end] "r"(end)                                                                       \
-                     : "cc", "memory")
-
-/* The same for two pairs, whose sums are wide0, narrow0, wide1 and narrow1. */
-static TD_INLINE const int32_t *td_dsp_sum_quad(int32_t count, const int8_t *x, const int32_t *w, td_dsp_sums *sums)
-{
-    const int8_t *const end = x + (count & ~3);
-    int32_t wide0 = sums->wide0, narrow0 = sums->narrow0, wide1 = sums->wide1, narrow1 = sums->narrow1;
-    uint32_t w0, w1, w2, w3, even, odd;
-    if (count >= 8 && count % 8 < 4) {
-        TD_DSP_QUAD(TD_DSP_QUAD_STEP TD_DSP_QUAD_STEP);
-    } else if (count >= 4) {
-        TD_DSP_QUAD(TD_DSP_QUAD_STEP);
-    }
-    *sums = (td_dsp_sums){ wide0, wide1, 0, 0, narrow0, narrow1, 0, 0 };
-    return w;
-}
-
 #else
-
-static TD_INLINE const int32_t *td_dsp_sum_quad(int32_t count, const int8_t *x, const int32_t *w, td_dsp_sums *sums)
-{
-    for (int32_t i = 0; i < (count & ~3); i += 4) {
-        const uint32_t even = td_even_bytes(td_load_word(x + i));
-        const uint32_t odd = td_odd_bytes(td_load_word(x + i));
-        sums->wide0 = td_smlad(odd, (uint32_t)w[1], td_smlad(even, (uint32_t)w[0], sums->wide0));
-        sums->wide1 = td_smlad(odd, (uint32_t)w[3], td_smlad(even, (uint32_t)w[2], sums->wide1));
-        sums->narrow0 = td_smlad(even, td_even_bytes((uint32_t)w[0]), sums->narrow0);
-        sums->narrow0 = td_smlad(odd, td_even_bytes((uint32_t)w[1]), sums->narrow0);
-        sums->narrow1 = td_smlad(even, td_even_bytes((uint32_t)w[2]), sums->narrow1);
-        sums->narrow1 = td_smlad(odd, td_even_bytes((uint32_t)w[3]), sums->narrow1);
-        w += 4;
-    }
-    return w;
-}
-
-static TD_INLINE const int32_t *td_dsp_sum_narrow(int32_t count, const int8_t *x, const int32_t *w, int32_t *wide,
-                                                  int32_t *narrow)
-{
-    for (int32_t i = 0; i < (count & ~3); i += 4) {
-        const uint32_t v = td_load_word(x + i);
-        *wide = td_smlad(td_even_bytes(v), (uint32_t)w[0], *wide);
-        *narrow = td_smlad(td_even_bytes(v), td_even_bytes((uint32_t)w[0]), *narrow);
-        *wide = td_smlad(td_odd_bytes(v), (uint32_t)w[1], *wide);
-        *narrow = td_smlad(td_odd_bytes(v), td_even_bytes((uint32_t)w[1]), *narrow);
-        w += 2;
-    }
-    return w;
-}
 
 static TD_INLINE const int32_t *td_dsp_sum(const td_dsp_dot_shape *s, int32_t pixels, const int32_t *x,
                                            const int32_t *w, td_dsp_sums *sums)
