@@ -75,7 +75,7 @@ def _layer_ratios(
 @click.option(
     "--cost-aware",
     is_flag=True,
-    help="Rank channels by importance per saved cost of the goal; better for some networks, worse for others.",
+    help="Rank channels by importance per saved cost of the goal; better for some networks, not for all.",
 )
 @click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
 @click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
