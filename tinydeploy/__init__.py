@@ -1,7 +1,7 @@
 """tinydeploy takes a trained neural network to a microcontroller.
 
-The functions of the command line, for a notebook: `load_model`, `compress`, `export_c`, `verify`, `profile`
-and `evaluate`; `tinydeploy.api` documents each.
+The functions of the command line, for a notebook: `load_model`, `compress`, `diff`, `export_c`, `verify`,
+`profile` and `evaluate`; `tinydeploy.api` documents each.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tinydeploy.api import compress, evaluate, export_c, load_model, profile, verify
+    from tinydeploy.api import compress, diff, evaluate, export_c, load_model, profile, verify
 
 __version__ = "0.1.0"
 
-__all__ = ["__version__", "compress", "evaluate", "export_c", "load_model", "profile", "verify"]
+__all__ = ["__version__", "compress", "diff", "evaluate", "export_c", "load_model", "profile", "verify"]
 
 
 def __getattr__(name: str) -> Any:

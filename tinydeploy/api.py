@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
-from tinydeploy import compression, evaluation, firmware_profile, profiling, verification
-from tinydeploy.backends.c.project import ExportOptions, make_project
+from tinydeploy import compression, difference, evaluation, firmware_profile, profiling, verification
+from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.backends.onnx import write_onnx
 from tinydeploy.backends.tflite import write_tflite
 from tinydeploy.compression import Compression, CompressOptions, Inputs
-from tinydeploy.data import fit_samples, random_samples, read_dataset
+from tinydeploy.data import Samples, fit_samples, random_samples, read_dataset
+from tinydeploy.difference import Difference, Side
 from tinydeploy.emulate.toolchain import find_toolchain
 from tinydeploy.errors import DeployError, MissingExtraError
 from tinydeploy.estimate.model import estimate as estimated
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, require_limits, write_files, write_project
 from tinydeploy.finetune import TrainOptions
+from tinydeploy.finetune.options import Precision
 from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
 from tinydeploy.model import Model, load_model
 from tinydeploy.profiling import Profile
-from tinydeploy.prune.goal import PruneGoal, parse_goal
-from tinydeploy.prune.select import SelectOptions
+from tinydeploy.prune.goal import parse_goal
+from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
+from tinydeploy.report.sensitivity import sensitivity_svg
+from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Core, Target, load_target
 from tinydeploy.verification import Verification
 
 __all__ = [
     "Compression",
+    "Difference",
     "DoesNotFitError",
     "Evaluation",
     "Export",
@@ -44,6 +50,7 @@ __all__ = [
     "Profile",
     "Verification",
     "compress",
+    "diff",
     "evaluate",
     "export_c",
     "load_model",
@@ -200,6 +207,40 @@ def evaluate(
     return evaluation.evaluate(model.graph, samples, model=model.path), samples.warnings
 
 
+def diff(
+    a: Model,
+    b: Model,
+    data: str | os.PathLike[str],
+    *,
+    samples: int | None = None,
+    threshold_db: float | None = None,
+    scale: float = 1.0,
+    mean: float = 0.0,
+) -> tuple[Difference, tuple[str, ...]]:
+    """Compares two forms of one network layer by layer, with warnings about the data.
+
+    Args:
+        data: .npz with x, which both models take.
+        samples: only the first so many; None takes all.
+        threshold_db: see `difference.diff`.
+
+    Raises:
+        DeployError: the data does not fit both models, or these have no layer in common.
+    """
+    given = read_dataset(Path(data))
+    sides = []
+    for model in (a, b):
+        try:
+            fitted = fit_samples(model.graph, given, scale=scale, mean=mean)
+        except DeployError as error:
+            hint = f"both models take the same data; this is said of {model.path}"
+            raise DeployError(error.fact, where=error.where, hint=hint) from None
+        few = Samples(tuple(x[:samples] for x in fitted.inputs), None, fitted.warnings)
+        sides.append(Side(model.path, model.graph, few))
+    warnings = dict.fromkeys((*sides[0].samples.warnings, *sides[1].samples.warnings))
+    return difference.diff(sides[0], sides[1], threshold_db), tuple(warnings)
+
+
 def compress(
     model: Model,
     data: str | os.PathLike[str],
@@ -209,17 +250,26 @@ def compress(
     prune: str | None = None,
     prune_divisor: int = 4,
     prune_steps: int = 1,
+    prune_scope: Scope | None = None,
+    prune_layers: Mapping[str, float] | None = None,
+    cost_aware: bool = False,
     importance: str = "l2",
     protect: Sequence[str] = (),
     calibration: str = "minmax",
     calibration_samples: int = 500,
     finetune_epochs: int = 0,
+    warmup_epochs: int = 0,
     qat_epochs: int = 0,
     learning_rate: float = 3e-3,
     batch_size: int = 64,
     loss: str = "auto",
     augment: str | None = None,
+    batch_norm: bool = True,
+    precision: Precision = "float32",
+    qat_ranges: Literal["running", "learned"] = "running",
     distill: bool = False,
+    distill_weight: float = 0.5,
+    distill_temperature: float = 4.0,
     checkpoint: str | None = None,
     seed: int = 0,
     max_accuracy_drop: float | None = None,
@@ -251,10 +301,18 @@ def compress(
         held = fit_samples(model.graph, read_dataset(Path(eval_data)), scale=input_scale, mean=input_mean)
     options = CompressOptions(
         goal=goal,
-        prune=PruneOptions(importance, SelectOptions(prune_divisor), tuple(protect), prune_steps, seed=seed),
+        prune=PruneOptions(
+            importance,
+            SelectOptions(prune_divisor, scope=prune_scope, cost_aware=cost_aware),
+            tuple(protect),
+            prune_steps,
+            ratios=prune_layers or {},
+            seed=seed,
+        ),
         calibration=calibration,
         calibration_samples=calibration_samples,
         finetune_epochs=finetune_epochs,
+        warmup_epochs=warmup_epochs,
         qat_epochs=qat_epochs,
         train=TrainOptions(
             learning_rate=learning_rate,
@@ -262,13 +320,30 @@ def compress(
             seed=seed,
             loss=loss,
             augment=augment,
+            batch_norm=batch_norm,
+            precision=precision,
+            distill_weight=distill_weight,
+            temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),
         ),
+        qat_ranges=qat_ranges,
         distill=distill,
         max_accuracy_drop=max_accuracy_drop,
     )
-    fits = _fit_test(model, where, goal) if goal.kind in ("flash", "ram") else None
-    given = Inputs(model.graph, training, held, model.path, where.name, fits)
+    export = _options(model, where, None, "latency")
+
+    def job(graph: Graph) -> Job:
+        return Job(graph, export, where.core, board=where.board)
+
+    given = Inputs(
+        model.graph,
+        training,
+        held,
+        model.path,
+        where.name,
+        target_cost(goal, where, job),
+        lambda graph: exported_arena(graph, export),
+    )
     result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):
         result = replace(result, forced=force)
@@ -277,25 +352,15 @@ def compress(
 
 
 def _compressed_files(result: Compression) -> dict[str, bytes]:
-    return {
+    files = {
         "model.onnx": write_onnx(result.graph),
         "model.tflite": write_tflite(result.graph),
         "report.json": (json.dumps(result.to_json(), indent=2) + "\n").encode(),
     }
-
-
-def _fit_test(model: Model, target: Target, goal: PruneGoal) -> Callable[[Graph], bool]:
-    """Whether an int8 graph, built and run on the target, keeps a limit in flash or RAM."""
-
-    def fits(graph: Graph) -> bool:
-        job = Job(graph, _options(model, target, None, "balanced"), target.core)
-        m = measure(job, _first_sample(graph), prove=False)
-        need = m.ram_bytes if goal.kind == "ram" else None if m.sizes is None else m.sizes.flash
-        if need is None:
-            raise DeployError(f"{goal.kind} is not measured on {target.name}", where="--target")
-        return need <= goal.amount
-
-    return fits
+    if result.sensitivity is not None:
+        plot = sensitivity_svg(result.sensitivity, result.widths, result.metric or "", result.model)
+        files["sensitivity.svg"] = plot.encode()
+    return files
 
 
 def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,6 @@ from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import evaluate
 from tinydeploy.finetune import TrainOptions
 from tinydeploy.ir.graph import Graph
-from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
 from tinydeploy.ops.quantize import quantize_array
@@ -22,9 +22,11 @@ from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
+from tinydeploy.target_cost import Reached, TargetCost
+from tinydeploy.training import Trainer
 
-GraphTest = Callable[[Graph], bool]
-"""Whether an int8 graph keeps a flash or RAM limit of the target."""
+ACCURACY = "accuracy"
+"""What a message about a missed accuracy starts with."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,15 @@ class CompressOptions:
     Attributes:
         goal: how much to prune.
         calibration: name of the calibrator; `calibration_samples` of the data are used.
-        finetune_epochs: after pruning; without pruning too, which makes a fair comparison.
+        finetune_epochs: in all, those before and between the steps of pruning included; without pruning
+            too, which makes a fair comparison.
+        warmup_epochs: those before the first step of pruning; the network that they give is the teacher
+            where `distill` is set.
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
         qat_learning_rate: a share of the learning rate.
-        distill: let the float model teach (KL divergence).
+        qat_ranges: how activation ranges follow the quantization-aware training.
+        distill: let the float model teach (KL divergence), as it is after the warm-up.
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
     """
 
@@ -47,9 +53,11 @@ class CompressOptions:
     calibration: str = "minmax"
     calibration_samples: int = 500
     finetune_epochs: int = 0
+    warmup_epochs: int = 0
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
     qat_learning_rate: float = 0.1
+    qat_ranges: Literal["running", "learned"] = "running"
     distill: bool = False
     max_accuracy_drop: float | None = None
 
@@ -61,7 +69,7 @@ class Stage:
     Attributes:
         value: of the metric, None where the data has no labels.
         weights_bytes: all constants as they are stored.
-        arena_bytes: of the memory plan.
+        arena_bytes: of the memory plan; of int8 with the kernels of the target.
     """
 
     name: str
@@ -89,6 +97,7 @@ class Compression:
     Attributes:
         metric: what `value` of each stage is; None where the data has no labels.
         stages: float, pruned and trained (where that happened), int8.
+        reached: a goal in flash, RAM or latency, measured.
         missed: why the answer is no, or None.
     """
 
@@ -103,6 +112,7 @@ class Compression:
     errors: tuple[LayerError, ...]
     options: CompressOptions
     missed: str | None
+    reached: Reached | None = None
     forced: bool = False
 
     @property
@@ -123,12 +133,18 @@ class Compression:
                 "goal": o.goal.kind,
                 "amount": o.goal.amount,
                 "importance": o.prune.importance,
+                "cost_aware": o.prune.select.cost_aware,
+                "scope": o.prune.select.scope,
                 "divisor": o.prune.select.divisor,
                 "groups": [{"name": n, "before": a, "after": b} for n, a, b in self.widths],
+                "reached": None if self.reached is None else self.reached.to_json(),
             },
+            "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
             "calibration": o.calibration,
             "finetune_epochs": o.finetune_epochs,
+            "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
+            "qat_ranges": o.qat_ranges,
             "seed": o.train.seed,
             "layers": [{"name": e.name, "op": e.op, "sqnr_db": _finite(e.sqnr_db)} for e in self.errors],
         }
@@ -146,7 +162,8 @@ class Inputs:
     Attributes:
         training: for calibration and training.
         evaluation: for the accuracies in the report.
-        fits: whether an int8 graph keeps the goal, for goals in flash and RAM.
+        cost: what an int8 graph takes on the target, for goals in flash, RAM and latency.
+        arena: bytes of the arena of an int8 graph on the target.
     """
 
     graph: Graph
@@ -154,7 +171,8 @@ class Inputs:
     evaluation: Samples
     model: str
     target: str
-    fits: GraphTest | None = None
+    cost: TargetCost | None = None
+    arena: Callable[[Graph], int] = lambda graph: plan_memory(graph).arena_bytes
 
 
 def compress(given: Inputs, options: CompressOptions, *, progress: Progress = silent) -> Compression:
@@ -169,17 +187,29 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         raise DeployError(
             "the model is quantized already", where=given.model, hint="tinydeploy export-c takes it as it is"
         )
+    pruning = options.goal.kind != "none" or bool(options.prune.ratios)
+    epochs = _last_epochs(options) if pruning else options.finetune_epochs
+    trainer = Trainer(given.training, options.train, options.distill, progress)
     stages = [_stage("float", graph, given)]
-    pruned = _prune(given, options, progress)
-    trained = _train(pruned.graph, given, options, progress)
+    dense = trainer.finetune(graph, options.warmup_epochs) if pruning else graph
+    pruned = _prune(given, options, trainer, dense)
+    trained = trainer.finetune(pruned.graph, epochs, teacher=dense, checkpoint="")
     if trained is not graph:
         stages.append(_stage("pruned" if pruned.widths else "trained", trained, given))
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
     result = quantize(trained, calibration, QuantizeOptions(options.calibration))
     if options.qat_epochs:
-        result, trained = _qat(trained, given, options, progress)
+        result, trained = trainer.quantization_aware(
+            trained,
+            options.qat_epochs,
+            (calibration, options.calibration),
+            options.qat_ranges,
+            options.qat_learning_rate,
+            dense,
+        )
     stages.append(_stage("int8", result, given))
     few = [x[:64] for x in given.evaluation.inputs]
+    reached = _reached(result, pruned, given)
     return Compression(
         model=given.model,
         target=given.target,
@@ -191,34 +221,61 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         sensitivity=pruned.sensitivity,
         errors=layer_errors(trained, result, few),
         options=options,
-        missed=_missed(stages, options, given),
+        missed=_missed(stages, options, given) or (None if reached is None else reached.missed),
+        reached=reached,
     )
 
 
-def _prune(given: Inputs, options: CompressOptions, progress: Progress) -> Pruned:
+def _last_epochs(options: CompressOptions) -> int:
+    """What is left of the epochs for the time after pruning.
+
+    Raises:
+        DeployError: pruning alone takes more.
+    """
+    between = (options.prune.steps - 1) * options.prune.step_epochs
+    left = options.finetune_epochs - options.warmup_epochs - between
+    if left < 0:
+        raise DeployError(
+            f"{options.warmup_epochs} epochs before and {between} between the {options.prune.steps} steps of"
+            f" pruning are more than --finetune-epochs {options.finetune_epochs}",
+            where="--prune-steps",
+            hint="raise --finetune-epochs, which counts them all, or take fewer steps",
+        )
+    return left
+
+
+def _reached(result: Graph, pruned: Pruned, given: Inputs) -> Reached | None:
+    """The goal once more, of what is written: training may have moved the code by a few bytes or cycles."""
+    if given.cost is None or pruned.limit is None:
+        return None
+    limit = pruned.limit
+    return Reached(given.cost.kind, given.cost.unit, limit.allowed, limit.before, given.cost(result))
+
+
+def _prune(given: Inputs, options: CompressOptions, trainer: Trainer, dense: Graph) -> Pruned:
     def score(candidate: Graph) -> float:
         return _score(candidate, given.training, options.prune.scan_samples)
 
-    def quick_fit(candidate: Graph) -> bool:
-        assert given.fits is not None
+    def measure(candidate: Graph) -> float:
+        assert given.cost is not None
         few = [x[:32] for x in given.training.inputs]
-        return given.fits(quantize(candidate, few, QuantizeOptions()))
+        return given.cost(quantize(candidate, few, QuantizeOptions()))
 
-    def train(candidate: Graph, epochs: int) -> Graph:
-        # The checkpoint is that of the training after pruning, whose network is another one.
-        train = replace(options.train, epochs=epochs, checkpoint=None)
-        return _finetune(candidate, given, train, progress)
-
+    # Without labels there is no loss to judge by; without training nobody may have PyTorch.
+    labelled = given.training.labels is not None and len(given.training.inputs) == 1
+    wanted = options.finetune_epochs > 0 or options.prune.select.scope == "measured"
     return prune(
-        given.graph,
+        dense,
         options.goal,
         options.prune,
         score=score,
-        fits=None if given.fits is None else quick_fit,
-        train=train,
+        measure=None if given.cost is None else measure,
+        # No checkpoint: it is that of the training after pruning, whose network is another one.
+        train=lambda graph, epochs: trainer.finetune(graph, epochs, teacher=dense),
         drop=options.max_accuracy_drop,
         samples=given.training,
-        progress=progress,
+        recalibration=trainer.recalibration(options.prune.scan_samples) if labelled and wanted else None,
+        progress=trainer.progress,
     )
 
 
@@ -231,67 +288,6 @@ def _score(graph: Graph, samples: Samples, count: int) -> float:
     return result.value if result.metric == "accuracy" else -result.value
 
 
-def _train(graph: Graph, given: Inputs, options: CompressOptions, progress: Progress) -> Graph:
-    if not options.finetune_epochs:
-        return graph
-    teacher = given.graph if options.distill else None
-    train = replace(options.train, epochs=options.finetune_epochs, distill_from=teacher)
-    return _finetune(graph, given, train, progress)
-
-
-def _finetune(graph: Graph, given: Inputs, options: TrainOptions, progress: Progress) -> Graph:
-    from tinydeploy.finetune import finetune  # noqa: PLC0415
-    from tinydeploy.trainable import make_trainable  # noqa: PLC0415
-
-    trainable = make_trainable(graph)
-    x, y = _training_data(given)
-    finetune(trainable, x, y, options, training_progress("training", progress))
-    return trainable.to_graph()
-
-
-def _qat(graph: Graph, given: Inputs, options: CompressOptions, progress: Progress) -> tuple[Graph, Graph]:
-    from tinydeploy.finetune import finetune  # noqa: PLC0415
-    from tinydeploy.quantize.qat import make_quantized_trainable  # noqa: PLC0415
-
-    calibration = [x[: options.calibration_samples] for x in given.training.inputs]
-    trainable = make_quantized_trainable(graph, calibration, options.calibration)
-    teacher = given.graph if options.distill else None
-    rate = options.train.learning_rate * options.qat_learning_rate
-    train = replace(
-        options.train, epochs=options.qat_epochs, learning_rate=rate, distill_from=teacher, checkpoint=None
-    )
-    x, y = _training_data(given)
-    finetune(trainable, x, y, train, training_progress("quantization-aware training", progress))
-    return trainable.to_quantized_graph(), trainable.to_graph()
-
-
-def _training_data(given: Inputs) -> tuple[Array, Array]:
-    if len(given.training.inputs) != 1 or given.training.labels is None:
-        raise DeployError(
-            "training needs a model with one input, and labels",
-            where="--data",
-            hint="add an array y to the .npz file, or leave out the epochs",
-        )
-    return given.training.inputs[0], given.training.labels
-
-
-def training_progress(what: str, progress: Progress) -> Callable[[object], None]:
-    """Shows epoch, loss, accuracy and time left as one Progress."""
-
-    def report(p: object) -> None:
-        loss, accuracy = getattr(p, "loss"), getattr(p, "accuracy")  # noqa: B009
-        epoch, epochs = getattr(p, "epoch"), getattr(p, "epochs")  # noqa: B009
-        step, steps = getattr(p, "step"), getattr(p, "steps")  # noqa: B009
-        shown = "" if accuracy is None else f", accuracy {accuracy:.1%}"
-        progress(
-            f"{what}: epoch {epoch} of {epochs}, loss {loss:.3f}{shown}",
-            (epoch - 1) * steps + step,
-            epochs * steps,
-        )
-
-    return report
-
-
 def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
     samples = _samples_for(graph, given)
     value = None if samples.labels is None else evaluate(graph, samples, model=given.model).value
@@ -302,7 +298,7 @@ def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
         graph_macs(graph),
         graph_params(graph),
         sum(v.bytes for v in graph.constants() if v.name in used),
-        plan_memory(graph).arena_bytes,
+        given.arena(graph) if graph.is_integer else plan_memory(graph).arena_bytes,
     )
 
 
@@ -332,4 +328,4 @@ def _missed(stages: Sequence[Stage], options: CompressOptions, given: Inputs) ->
     lost = before - after if _metric(given.graph, given) == "accuracy" else after - before
     if lost <= drop:
         return None
-    return f"{lost:.4f} lost and {drop:.4f} allowed"
+    return f"{ACCURACY}: {lost:.4f} lost and {drop:.4f} allowed"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinydeploy.data import read_dataset
+from tinydeploy.emulate.arch import architecture_of, architecture_of_machine
 from tinydeploy.emulate.firmware import Linked, entry_symbol, on_board, read_firmware
 from tinydeploy.emulate.firmware_run import Call, FirmwareRun, FunctionCost, run_firmware
 from tinydeploy.emulate.image import Image, Symbol
@@ -18,7 +19,6 @@ from tinydeploy.measure import Progress, silent
 from tinydeploy.targets import Board, Target
 from tinydeploy.toml_file import nearest
 
-MAX_ARGUMENTS = 4
 MAX_INSTRUCTIONS = 2_000_000_000
 
 
@@ -28,7 +28,8 @@ class FirmwareCall:
 
     Attributes:
         entry: symbol of the function whose cost is wanted.
-        arguments: up to four, r0 to r3: numbers (12, -1, 0x20000000), or symbols for their address.
+        arguments: words of the call, r0 to r3 or a0 to a7: numbers (12, -1, 0x20000000), or symbols for their
+            address.
         inputs: `SYMBOL=FILE.npz`, `SYMBOL=FILE.npz:KEY` or `SYMBOL=FILE` of raw bytes.
         setup: symbols of functions without arguments that are called before, and not counted.
         max_instructions: after which the call is given up.
@@ -136,8 +137,15 @@ def profile_firmware(
     """
     for target in targets:
         if target.core.architecture == "host":
-            raise DeployError("a firmware runs on a Cortex-M, not on the host", where="--target")
+            raise DeployError(
+                "a firmware runs on a microcontroller's core, not on the host", where="--target"
+            )
     linked = read_firmware(path)
+    for target in targets:
+        machine = architecture_of(target.core).machine
+        if linked.image.machine != machine:
+            fact = f"is a program for {linked.image.machine}, and {target.name} is {machine}"
+            raise DeployError(fact, where=str(path))
     resolved, notes = _resolve(linked, call)
     found = []
     for number, target in enumerate(targets):
@@ -174,9 +182,10 @@ def _verdict(flash: int, ram: int, board: Board | None) -> tuple[bool | None, st
 def _resolve(linked: Linked, call: FirmwareCall) -> tuple[Call, list[str]]:
     """The call with addresses in place of symbols, and notes about its inputs."""
     image = linked.image
-    if len(call.arguments) > MAX_ARGUMENTS:
-        fact = f"{len(call.arguments)} arguments are given, and registers r0 to r3 hold {MAX_ARGUMENTS}"
-        raise DeployError(fact, where="--arg")
+    registers = architecture_of_machine(image.machine).call.arguments
+    if len(call.arguments) > len(registers):
+        fact = f"{len(call.arguments)} arguments are given, and {registers[0]} to {registers[-1]} hold"
+        raise DeployError(f"{fact} {len(registers)}", where="--arg")
     notes: list[str] = []
     writes = tuple(_write(image, text, notes) for text in call.inputs)
     return Call(
@@ -194,7 +203,8 @@ def _argument(image: Image, text: str) -> int:
         value = int(text, 0)
     except ValueError:
         symbol = _symbol(image, text, "--arg")
-        return symbol.address | (1 if symbol.is_function else 0)
+        state = architecture_of_machine(image.machine).call.state_bit
+        return symbol.address | (state if symbol.is_function else 0)
     if not -(1 << 31) <= value < 1 << 32:
         raise DeployError(f"{text} does not fit a register of 32 bits", where="--arg")
     return value & 0xFFFF_FFFF

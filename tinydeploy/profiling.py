@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from tinydeploy.backends.c.model import Layer
 from tinydeploy.data import random_samples
 from tinydeploy.emulate.cycles.model import Cycles
+from tinydeploy.energy import Energy, energy_json, energy_of
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Job, Measurement, Progress, measure, silent
@@ -62,6 +63,11 @@ class TargetProfile:
     fits: bool | None
     why: str
 
+    @property
+    def energy(self) -> Energy | None:
+        """Of one inference; None where the board's power or the cycles are not known."""
+        return energy_of(self.measurement.latency.cycles, self.target.board)
+
     def to_json(self) -> dict[str, object]:
         m = self.measurement
         return {
@@ -76,7 +82,7 @@ class TargetProfile:
             "stack_bytes": m.stack_bytes,
             "instructions": m.instructions,
             **m.latency.to_json(),
-            "energy_uj": None,
+            **energy_json(self.energy),
             "source": m.source,
             "compiler": m.compiler,
         }

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
-from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
 from tinydeploy.prune import (
     Groups,
@@ -19,15 +19,22 @@ from tinydeploy.prune import (
     select_by_macs,
     select_by_params,
     select_by_ratio,
+    select_over_all,
 )
+from tinydeploy.prune.cost import Cost, cost_of
 from tinydeploy.prune.goal import PruneGoal
-from tinydeploy.prune.select import SelectOptions
+from tinydeploy.prune.groups import kept_channels
+from tinydeploy.prune.measured import select_by_loss
+from tinydeploy.prune.names import find_layers, group_ratios
+from tinydeploy.prune.search import fewest_removed
+from tinydeploy.prune.select import SelectOptions, removal_order
 from tinydeploy.prune.sensitivity import Sensitivity, choose_ratios, scan_sensitivity
 
 Train = Callable[[Graph, int], Graph]
 """Fine-tunes a graph for a number of epochs."""
 
-_SEARCH_STEPS = 8
+_TAYLOR_BATCH = 16
+"""Small: over many samples the gradients of a trained network cancel out."""
 
 
 @dataclass(frozen=True)
@@ -38,8 +45,8 @@ class PruneOptions:
         importance: a name of `prune.IMPORTANCES`.
         protect: layers that keep all their channels.
         steps: 1 prunes at once; more prune a part each and fine-tune `step_epochs` in between.
-        ratios: a ratio by group name, instead of one for all.
-        scan_samples: samples of the sensitivity scan.
+        ratios: ratios by layer; they win over the goal for the groups that these layers write.
+        scan_samples: samples of the sensitivity scan, of Taylor importance and of recalibration.
         allowed_drop: of `auto` before any fine-tuning, where no --max-accuracy-drop is given.
     """
 
@@ -48,10 +55,43 @@ class PruneOptions:
     protect: tuple[str, ...] = ()
     steps: int = 1
     step_epochs: int = 1
-    ratios: dict[str, float] = field(default_factory=dict)
+    ratios: Mapping[str, float] = field(default_factory=dict)
     scan_samples: int = 512
     allowed_drop: float = 0.01
     seed: int = 0
+
+
+class Recalibration(Protocol):
+    """Gives what is left of a graph the statistics that it had."""
+
+    def __call__(self, smaller: Graph, kept: Mapping[str, Array]) -> tuple[Graph, float]:
+        """The mended graph and its loss; `kept` are the channels that stay of each value."""
+
+
+@dataclass(frozen=True)
+class Training:
+    """What happens between removals.
+
+    Attributes:
+        samples: for importance.
+    """
+
+    train: Train
+    recalibration: Callable[[Graph], Recalibration] | None
+    samples: Samples
+
+
+@dataclass(frozen=True)
+class Limit:
+    """A goal in flash, RAM or latency.
+
+    Attributes:
+        allowed: the most that the int8 network may take, in the goal's unit.
+        before: what the unpruned one takes.
+    """
+
+    allowed: float
+    before: float
 
 
 @dataclass(frozen=True)
@@ -60,11 +100,13 @@ class Pruned:
 
     Attributes:
         widths: name of each group, and its channels before and after; empty where nothing was asked for.
+        limit: of a goal that was measured.
     """
 
     graph: Graph
     widths: tuple[tuple[str, int, int], ...]
-    sensitivity: Sensitivity | None
+    sensitivity: Sensitivity | None = None
+    limit: Limit | None = None
 
 
 def prune(
@@ -73,42 +115,48 @@ def prune(
     options: PruneOptions,
     *,
     score: Callable[[Graph], float],
-    fits: Callable[[Graph], bool] | None,
+    measure: Cost | None,
     train: Train,
     drop: float | None,
     samples: Samples,
+    recalibration: Callable[[Graph], Recalibration] | None = None,
     progress: Progress = silent,
 ) -> Pruned:
     """Removes channels until the goal is reached.
 
     Args:
         score: accuracy of a candidate, for `auto`.
-        fits: whether a candidate keeps a goal in flash or RAM.
+        measure: what a candidate takes on the target once it is int8, for a goal that is measured.
         drop: accuracy that `auto` may give away before fine-tuning.
+        recalibration: of a graph, to be given to what is left of it after each removal.
 
     Raises:
-        DeployError: the goal cannot be reached or measured.
+        DeployError: the goal cannot be reached or measured, or a layer that is named does not exist.
     """
     if goal.kind == "none" and not options.ratios:
-        return Pruned(graph, (), None)
-    before = {g.name: len(g.channels) for g in find_groups(graph, options.protect).groups}
+        return Pruned(graph, ())
+    options = replace(options, protect=find_layers(graph, options.protect, "--protect"))
+    groups = find_groups(graph, options.protect)
+    before = {g.name: len(g.channels) for g in groups.groups}
     if not before:
         raise DeployError("has no channels that may be removed", where=graph.source, hint="leave --prune out")
-    scan = None
+    ratios = group_ratios(graph, groups, options.ratios, "--prune-layer")
+    options = replace(options, select=replace(options.select, ratios=ratios))
+    scan, limit = None, None
     if goal.kind == "auto":
-        result, scan = _automatic(graph, options, score, drop, samples, progress)
-    elif goal.kind in ("flash", "ram"):
-        result = _until_it_fits(graph, goal, options, fits, samples)
-    elif goal.kind == "latency":
-        raise DeployError(
-            "no latency is modelled in this version",
-            where="--prune",
-            hint="give a goal in macs, flash or ram",
-        )
+        result, scan = _automatic(graph, groups, options, score, drop, samples, progress)
+    elif goal.is_measured:
+        result, limit = _until_it_fits(graph, groups, goal, options, measure, samples, progress)
     else:
-        result = _in_steps(graph, goal, options, train, samples)
-    after = {name: _width(result, name) for name in before}
-    return Pruned(result, tuple((name, before[name], after[name]) for name in before), scan)
+        result = _in_steps(graph, goal, options, Training(train, recalibration, samples), progress)
+    if options.steps > 1 and (goal.kind == "auto" or goal.is_measured):
+        # The widths are decided; which channels go is decided again after the training in each step.
+        after = {name: 1.0 - _width(result, name) / size for name, size in before.items()}
+        decided = replace(options, select=replace(options.select, ratios=after))
+        given = Training(train, recalibration, samples)
+        result = _in_steps(graph, PruneGoal("ratio"), decided, given, progress)
+    widths = tuple((name, size, _width(result, name)) for name, size in before.items())
+    return Pruned(result, widths, scan, limit)
 
 
 def _width(graph: Graph, layer: str) -> int:
@@ -117,59 +165,124 @@ def _width(graph: Graph, layer: str) -> int:
 
 
 def _scores(graph: Graph, groups: Groups, options: PruneOptions, samples: Samples) -> dict[int, float]:
-    gradients: dict[str, Array] | None = None
+    gradients: Iterable[dict[str, Array]] | None = None
     if options.importance == "taylor":
-        from tinydeploy.finetune import weight_gradients  # noqa: PLC0415
+        from tinydeploy.finetune import batch_gradients  # noqa: PLC0415
 
         if samples.labels is None:
             raise DeployError("taylor importance needs labels", where="--data", hint="add an array y")
         few = options.scan_samples
-        gradients = weight_gradients(graph, samples.inputs[0][:few], samples.labels[:few])
+        x, y = samples.inputs[0][:few], samples.labels[:few]
+        gradients = batch_gradients(graph, x, y, batch_size=_TAYLOR_BATCH)
     return importance(graph, groups, options.importance, gradients=gradients, seed=options.seed)
 
 
-def _in_steps(graph: Graph, goal: PruneGoal, options: PruneOptions, train: Train, samples: Samples) -> Graph:
+def _in_steps(
+    graph: Graph, goal: PruneGoal, options: PruneOptions, training: Training, progress: Progress
+) -> Graph:
     """A ratio or a share of MACs or parameters, in equal factors a step."""
+    sizes = {g.name: len(g.channels) for g in find_groups(graph, options.protect).groups}
     result = graph
     for step in range(options.steps):
         groups = find_groups(result, options.protect)
-        scores = _scores(result, groups, options, samples)
-        left = 1.0 - goal.amount if goal.kind == "ratio" else goal.amount
-        share = left ** (1.0 / options.steps)
-        if step == options.steps - 1 and goal.kind in ("macs", "params"):
-            cost = graph_macs if goal.kind == "macs" else _params
-            share = left * cost(graph) / cost(result)
-        removed = _select(result, groups, scores, goal.kind, share, options)
+        scores = _scores(result, groups, options, training.samples)
+        part = (step + 1) / options.steps
+        recalibration = None if training.recalibration is None else training.recalibration(result)
+        if goal.kind in ("macs", "params"):
+            select = replace(options.select, ratios=_ratios_so_far(options, sizes, groups, part))
+            limit = goal.amount**part * cost_of(goal.kind)(graph)
+            removed = _by_cost(result, groups, scores, (goal.kind, limit), select, recalibration, progress)
+        else:
+            removed = _by_ratio(result, groups, scores, goal.amount, options, sizes, part)
+        kept = kept_channels(groups, removed)
         result = remove(result, groups, removed)
+        if recalibration is not None:
+            result = recalibration(result, kept)[0]
         if step < options.steps - 1:
-            result = train(result, options.step_epochs)
+            result = training.train(result, options.step_epochs)
     return result
 
 
-def _params(graph: Graph) -> int:
-    return sum(v.elements for v in graph.constants())
+def _ratios_so_far(
+    options: PruneOptions, sizes: Mapping[str, int], groups: Groups, part: float
+) -> dict[str, float]:
+    """Of the widths at the start, so that rounding in one step is made up for in the next."""
+    now = {g.name: len(g.channels) for g in groups.groups}
+    return {n: _ratio(sizes[n], now[n], r, part) for n, r in options.select.ratios.items()}
 
 
-def _select(
-    graph: Graph, groups: Groups, scores: dict[int, float], kind: str, share: float, options: PruneOptions
+def _by_cost(
+    graph: Graph,
+    groups: Groups,
+    scores: Mapping[int, float],
+    goal: tuple[str, float],
+    select: SelectOptions,
+    recalibration: Recalibration | None,
+    progress: Progress,
 ) -> frozenset[int]:
-    if options.ratios:
-        return select_by_ratio(groups, scores, options.ratios, options.select)
-    if kind == "ratio":
-        return select_by_ratio(groups, scores, 1.0 - share, options.select)
-    select = select_by_macs if kind == "macs" else select_by_params
-    return select(graph, groups, scores, min(share, 1.0), options.select)
+    """Removes channels until at most `goal` MACs or parameters are left."""
+    kind, limit = goal
+    cost = cost_of(kind)
+    start = cost(graph)
+    if select.scope != "measured":
+        choose = select_by_macs if kind == "macs" else select_by_params
+        return choose(graph, groups, scores, min(limit / start, 1.0), select)
+    if recalibration is None:
+        raise DeployError(
+            "measuring the loss needs labels", where="--prune-scope measured", hint="add an array y to --data"
+        )
+
+    def shown(now: float) -> None:
+        progress("measuring what each channel is worth", int(start - now), max(int(start - limit), 1))
+
+    return select_by_loss(
+        graph, groups, scores, limit, cost, lambda g, kept: recalibration(g, kept)[1], select, shown
+    )
+
+
+def _by_ratio(
+    graph: Graph,
+    groups: Groups,
+    scores: Mapping[int, float],
+    amount: float,
+    options: PruneOptions,
+    sizes: Mapping[str, int],
+    part: float,
+) -> frozenset[int]:
+    """Removes a fraction of all channels, or of each group's."""
+    now = {g.name: len(g.channels) for g in groups.groups}
+    ratios = _ratios_so_far(options, sizes, groups, part)
+    select = replace(options.select, ratios=ratios)
+    if select.scope == "measured":
+        raise DeployError(
+            "is for goals in macs and params", where="--prune-scope measured", hint="--prune macs=50%"
+        )
+    if select.scope == "global":
+        free = [n for n in sizes if n not in ratios]
+        total, left = sum(sizes[n] for n in free), sum(now[n] for n in free)
+        ratio = _ratio(total, left, amount, part) if free else 0.0
+        return select_over_all(graph, groups, scores, ratio, select)
+    wanted = {n: _ratio(sizes[n], now[n], amount, part) for n in sizes}
+    return select_by_ratio(groups, scores, wanted, select)
+
+
+def _ratio(start: int, now: int, ratio: float, part: float) -> float:
+    """What to remove of `now` channels so that, of `start` channels, `part` of the way to `ratio` is done."""
+    if not 0.0 <= ratio < 1.0:
+        raise DeployError(f"the pruning ratio {ratio} is not in [0, 1)", where="--prune")
+    left: float = start * (1.0 - ratio) ** part
+    return max(1.0 - left / now, 0.0)
 
 
 def _automatic(
     graph: Graph,
+    groups: Groups,
     options: PruneOptions,
     score: Callable[[Graph], float],
     drop: float | None,
     samples: Samples,
     progress: Progress,
 ) -> tuple[Graph, Sensitivity]:
-    groups = find_groups(graph, options.protect)
     scores = _scores(graph, groups, options, samples)
     scan = scan_sensitivity(
         graph, groups, scores, score, options.select, lambda i, n: progress("scanning the groups", i, n)
@@ -181,38 +294,42 @@ def _automatic(
 
 def _until_it_fits(
     graph: Graph,
+    groups: Groups,
     goal: PruneGoal,
     options: PruneOptions,
-    fits: Callable[[Graph], bool] | None,
+    measure: Cost | None,
     samples: Samples,
-) -> Graph:
-    """The largest share of the MACs whose int8 network keeps the limit, by bisection."""
-    if fits is None:
+    progress: Progress,
+) -> tuple[Graph, Limit]:
+    """The largest network, in the order of importance, that keeps the limit on the target."""
+    if measure is None:
         raise DeployError(
             f"a goal in {goal.kind} needs a target", where="--target", hint="name a core or board"
         )
-    if fits(graph):
-        return graph
-    groups = find_groups(graph, options.protect)
+    progress("measuring on the target", 0, 1)
+    before = measure(graph)
+    limit = Limit(goal.amount * before if goal.relative else goal.amount, before)
     scores = _scores(graph, groups, options, samples)
-    low, high = 0.0, 1.0
-    best: Graph | None = None
-    for _ in range(_SEARCH_STEPS):
-        middle = (low + high) / 2
-        try:
-            candidate = remove(graph, groups, select_by_macs(graph, groups, scores, middle, options.select))
-        except DeployError:
-            # Below the smallest network that the options allow.
-            low = middle
-            continue
-        if fits(candidate):
-            best, low = candidate, middle
-        else:
-            high = middle
-    if best is None:
+    proxy = cost_of(goal.kind)
+    order = removal_order(graph, groups, scores, options.select, proxy)
+    if before <= limit.allowed:
+        return remove(graph, groups, order.fixed), limit
+    most = len(order.blocks).bit_length() + 1
+    found = fewest_removed(
+        graph,
+        groups,
+        order,
+        measure,
+        proxy,
+        limit.allowed,
+        before,
+        lambda done: progress("measuring on the target", min(done, most), most),
+    )
+    if found.removed is None:
         raise DeployError(
-            f"even the smallest allowed network exceeds {goal.kind} {goal.amount:,.0f} B",
+            f"even the smallest allowed network takes {found.measured:,.6g} of {limit.allowed:,.6g}"
+            f" ({goal.kind})",
             where="--prune",
-            hint="raise the limit, or lower --prune-divisor",
+            hint="allow more, name a larger target, or lower --prune-divisor",
         )
-    return best
+    return remove(graph, groups, found.removed), limit

@@ -14,18 +14,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tinydeploy.errors import DeployError
-from tinydeploy.timing import CoreTiming, Validation, read_timing, read_validation
+from tinydeploy.timing import CoreTiming, Validation, read_riscv_timing, read_timing, read_validation
 from tinydeploy.toml_file import Table, nearest, read_toml
 
-ARCHITECTURES = ("armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "host")
+ARCHITECTURES = ("armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "rv32imc", "host")
 FPUS = ("none", "fpv4-sp-d16", "fpv5-sp-d16", "fpv5-d16")
-EMULATORS = ("", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
+EMULATORS = ("", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "riscv32")
+GCCS = ("arm-none-eabi-gcc", "riscv64-unknown-elf-gcc")
 
 MEMORY_BYTES = (1024, 1024**3)
 CACHE_BYTES = (0, 1024**2)
 WAIT_STATES = (0, 1000)
 LINE_BYTES = (4, 256)
 CLOCK_MHZ_MAX = 2000.0
+UW_PER_MHZ_MAX = 10_000.0
 
 _NAME = r"[a-z0-9][a-z0-9-]*"
 _CORE_REQUIRED = (
@@ -53,11 +55,12 @@ class Core:
         dsp: whether the core has the DSP extension (SMLAD, SMMULR, ...).
         fpu: one of `FPUS`.
         emulator: the CPU model of the emulator; "" for the host, which runs code natively.
-        gcc_flags: arguments of arm-none-eabi-gcc that select the core; empty for the host.
+        gcc_flags: arguments of the GNU compiler that select the core; empty for the host.
         zig_flags: arguments of `zig cc` that select the core; empty for the host.
         sources: the public document behind each fact.
         timing: cycles of its instructions, or None where no public document gives them.
         validation: how the cycles of the bare core compared with silicon; None is "unvalidated".
+        gcc: name of the GNU cross compiler, one of `GCCS`.
     """
 
     name: str
@@ -71,6 +74,7 @@ class Core:
     sources: Mapping[str, str] = field(hash=False)
     timing: CoreTiming | None = None
     validation: Validation | None = None
+    gcc: str = GCCS[0]
 
 
 @dataclass(frozen=True)
@@ -97,6 +101,19 @@ class FlashTiming:
 
 
 @dataclass(frozen=True)
+class Power:
+    """What a chip draws while it computes, in microwatt per megahertz: the picojoule of one core clock cycle.
+
+    Attributes:
+        active_uw_per_mhz: of the whole chip, with its peripherals idle.
+        validation: how energies from it compared with published ones; None is "unvalidated".
+    """
+
+    active_uw_per_mhz: float
+    validation: Validation | None = None
+
+
+@dataclass(frozen=True)
 class Board:
     """A board: a chip at a clock, with its memories.
 
@@ -107,6 +124,7 @@ class Board:
         flash: timing of the flash, or None where no public document gives it.
         sources: the public document behind each figure; keys of `flash` are "flash.<key>".
         validation: how predicted latencies compared with this board's; None is "unvalidated".
+        power: of the chip at work, or None where no public document gives it.
     """
 
     name: str
@@ -119,6 +137,7 @@ class Board:
     flash: FlashTiming | None
     sources: Mapping[str, str] = field(hash=False)
     validation: Validation | None = None
+    power: Power | None = None
 
 
 @dataclass(frozen=True)
@@ -159,6 +178,7 @@ class Target:
             "flash_bytes": board.flash_bytes if board else None,
             "ram_bytes": board.ram_bytes if board else None,
             "flash": asdict(board.flash) if board and board.flash else None,
+            "power": asdict(board.power) if board and board.power else None,
             "sources": dict(board.sources if board else self.core.sources),
             "validation": None if self.validation is None else asdict(self.validation),
             "core": asdict(self.core)
@@ -209,7 +229,8 @@ def _data_dir() -> Path:
 
 
 def _files(folder: str) -> dict[str, Path]:
-    return {path.stem: path for path in sorted((_data_dir() / folder).glob("*.toml"))}
+    found = sorted((_data_dir() / folder).glob("*.toml"), key=lambda path: path.stem)
+    return {path.stem: path for path in found}
 
 
 def _core_target(path: Path) -> Target:
@@ -237,7 +258,7 @@ def _open(path: Path, required: tuple[str, ...], optional: tuple[str, ...] = ())
 
 
 def _read_core(path: Path) -> Core:
-    table = _open(path, _CORE_REQUIRED, ("timing", "validation"))
+    table = _open(path, _CORE_REQUIRED, ("gcc", "timing", "validation"))
     architecture = table.choice("architecture", ARCHITECTURES)
     emulator = table.choice("emulator", EMULATORS)
     if (architecture == "host") != (emulator == ""):
@@ -254,18 +275,28 @@ def _read_core(path: Path) -> Core:
         gcc_flags=table.texts("gcc_flags"),
         zig_flags=table.texts("zig_flags"),
         sources=_read_sources(table, _CORE_FIGURES),
-        timing=read_timing(table.table("timing"), has_fpu=fpu != "none") if "timing" in table else None,
+        timing=_read_timing(table, architecture, fpu) if "timing" in table else None,
         validation=read_validation(table.table("validation")) if "validation" in table else None,
+        gcc=table.choice("gcc", GCCS) if "gcc" in table else GCCS[0],
     )
+
+
+def _read_timing(table: Table, architecture: str, fpu: str) -> CoreTiming:
+    if architecture.startswith("rv32"):
+        return read_riscv_timing(table.table("timing"))
+    return read_timing(table.table("timing"), has_fpu=fpu != "none")
 
 
 def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
     required = ("name", "title", "chip", "core", *_BOARD_FIGURES, "sources")
-    table = _open(path, required, ("flash", "validation"))
+    table = _open(path, required, ("flash", "power", "validation"))
     flash = _read_flash(table.table("flash")) if "flash" in table else None
+    power = _read_power(table.table("power")) if "power" in table else None
     figures: tuple[str, ...] = _BOARD_FIGURES
     if flash:
         figures += tuple(f"flash.{key}" for key in table.table("flash"))
+    if power:
+        figures += ("power.active_uw_per_mhz",)
     return Board(
         name=table.text("name"),
         title=table.text("title"),
@@ -276,6 +307,15 @@ def _read_board(path: Path, cores: tuple[str, ...]) -> Board:
         ram_bytes=table.integer("ram_bytes", *MEMORY_BYTES),
         flash=flash,
         sources=_read_sources(table, figures),
+        validation=read_validation(table.table("validation")) if "validation" in table else None,
+        power=power,
+    )
+
+
+def _read_power(table: Table) -> Power:
+    table.check_keys(("active_uw_per_mhz",), ("validation",))
+    return Power(
+        active_uw_per_mhz=table.positive("active_uw_per_mhz", UW_PER_MHZ_MAX),
         validation=read_validation(table.table("validation")) if "validation" in table else None,
     )
 

@@ -31,6 +31,10 @@ _CLASSES = (
     "address_dependency",
     "special",
 )
+_RISCV_CLASSES = (
+    *("alu", "multiply", "multiply_long", "divide", "load", "load_use", "store"),
+    *("taken_branch", "taken_call", "taken_return", "special"),
+)
 _FLOAT_CLASSES = ("float_alu", "float_multiply_add", "float_divide")
 
 
@@ -116,6 +120,11 @@ class CoreTiming:
         float_divide: VDIV, VSQRT.
         source: the public documents behind the figures.
         pairs: None for a core that issues one instruction at a time.
+        load_use: RISC-V: what is added where an instruction reads what the load just before it loaded.
+
+    A RISC-V core has of these `alu`, `multiply` (MUL), `multiply_long` (MULH and its kin), `divide` (DIV and
+    REM), `load`, `load_use`, `store`, `taken_branch` (of a conditional branch), `taken_call` (JAL),
+    `taken_return` (JALR) and `special`.
     """
 
     alu: int
@@ -142,6 +151,7 @@ class CoreTiming:
     float_divide: int | None
     source: str
     pairs: PairTiming | None = None
+    load_use: int = 0
 
 
 @dataclass(frozen=True)
@@ -182,6 +192,19 @@ def _read_pairs(table: Table) -> PairTiming:
     table.check_keys((*_PAIR_KEYS, "source"))
     figures = {name: table.integer(name, 0, CYCLES_MAX) for name in _PAIR_KEYS}
     return PairTiming(source=table.text("source"), **figures)
+
+
+def read_riscv_timing(table: Table) -> CoreTiming:
+    """The `[timing]` table of a RISC-V core file; classes that the architecture has not are never used.
+
+    Raises:
+        DeployError: a key is unknown or missing, or a value out of range.
+    """
+    table.check_keys((*_RISCV_CLASSES, "source"))
+    figures: dict[str, int | None] = dict.fromkeys((*_CLASSES, *_FLOAT_CLASSES), 0)
+    figures |= {name: table.integer(name, 0, CYCLES_MAX) for name in _RISCV_CLASSES}
+    figures |= dict.fromkeys(_FLOAT_CLASSES) | {"load_pipelined": figures["load"]}
+    return CoreTiming(source=table.text("source"), **figures)  # type: ignore[arg-type]
 
 
 def read_validation(table: Table) -> Validation:

@@ -19,7 +19,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"ir"}),
     frozenset({"ops"}),
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),
-    frozenset({"prune", "quantize", "plan", "evaluation", "finetune"}),
+    frozenset({"prune", "quantize", "plan", "evaluation", "finetune", "difference"}),
     frozenset({"backends", "emulate"}),
     frozenset(
         {
@@ -27,6 +27,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "firmware_profile",
                 "estimate",
                 "latency",
+                "energy",
                 "measure",
                 "verification",
                 "profiling",
@@ -34,6 +35,8 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "model",
                 "pruning",
                 "compression",
+                "training",
+                "target_cost",
             ),
             "report",
         }

@@ -6,7 +6,7 @@ import importlib.util
 import shutil
 
 import pytest
-from emulate_support import COMPILERS, CORES
+from emulate_support import COMPILERS, CORES, EVERY_CORE
 from graphs import every_op_graph
 from kernel_cases import KERNELS
 from native import telling_inputs
@@ -48,7 +48,7 @@ PICKED = (
     "QUANTIZE: uint8 to int8, output scale times 0.3",
     "RESHAPE: from input to output",
 )
-SLOW_ON = ("cortex-m3", "cortex-m7", "cortex-m33")
+SLOW_ON = ("cortex-m3", "cortex-m7", "cortex-m33", "rv32imc")
 """Cores on which the picked kernels run in the whole suite only."""
 
 
@@ -56,7 +56,7 @@ def assert_verified(
     graph: Graph, core: str, *, optimize: str = "latency", compiler: str | None = None
 ) -> None:
     """0 mismatches, no fault, no floating point, odd addresses, and the whole arena and no more."""
-    job = Job(graph, ExportOptions("net", core, optimize, "0" * 64), CORES[core], compiler)
+    job = Job(graph, ExportOptions("net", core, optimize, "0" * 64), EVERY_CORE[core], compiler)
     result = verify(job, core, telling_inputs(graph, samples=1), None)
     measured = result.measurement
     assert result.mismatches == 0
@@ -81,7 +81,7 @@ def test_kernel_on_the_other_cores(core: str, name: str) -> None:
 
 
 @pytest.mark.parametrize("optimize", ["latency", "flash"])
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 def test_every_op(core: str, optimize: str) -> None:
     assert_verified(every_op_graph(), core, optimize=optimize)
 
@@ -96,17 +96,17 @@ def test_every_op_of_every_compiler(core: str, compiler: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", WIRING)
 def test_wiring(name: str) -> None:
-    assert_verified(WIRING[name](), list(CORES)[sum(map(ord, name)) % len(CORES)])
+    assert_verified(WIRING[name](), list(EVERY_CORE)[sum(map(ord, name)) % len(EVERY_CORE)])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", [100, 101])
 @pytest.mark.parametrize("kind", KINDS)
 def test_random_parameters(kind: str, seed: int) -> None:
-    assert_verified(random_case(kind, seed), list(CORES)[(seed + KINDS.index(kind)) % len(CORES)])
+    assert_verified(random_case(kind, seed), list(EVERY_CORE)[(seed + KINDS.index(kind)) % len(EVERY_CORE)])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("core", CORES)
+@pytest.mark.parametrize("core", EVERY_CORE)
 def test_random_network(core: str) -> None:
-    assert_verified(random_network(50 + list(CORES).index(core)), core)
+    assert_verified(random_network(50 + list(EVERY_CORE).index(core)), core)

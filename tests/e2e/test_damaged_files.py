@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
-from graphs import every_op_graph, random_inputs
+from graphs import every_op_graph
+from onnx_models import source_inputs
 
 from tinydeploy.backends.tflite import write_tflite
 from tinydeploy.cli.main import cli
+from tinydeploy.ir.graph import Border, Layout
 
 COPIES = 200
 
 
 @pytest.fixture(scope="module")
 def original(tmp_path_factory: pytest.TempPathFactory) -> tuple[bytes, Path]:
-    """A model with every op, and labelled data for it."""
-    graph = every_op_graph(seed=3)
+    """A model with every op that takes NCHW, and labelled data for it."""
+    layout = Layout((1, 4, 12, 10), (1, 4, 12, 10), (0, 2, 3, 1))
+    graph = replace(every_op_graph(seed=3), input_borders=(Border("image", layout=layout),))
     path = tmp_path_factory.mktemp("data") / "data.npz"
-    (x, *rest) = random_inputs(graph, 4, seed=5)
+    (x, *rest) = source_inputs(graph, 4, seed=5)
     arrays = {"x": x} if not rest else {f"x_{i}": a for i, a in enumerate((x, *rest))}
     np.savez(path, **arrays, y=np.zeros(4, np.int64))
     return write_tflite(graph), path

@@ -69,6 +69,18 @@ def test_other_cores_equal_engine_and_golden(name: str, target: str, tmp_path: P
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", MODELS)
+def test_risc_v_equals_engine_and_golden(name: str, tmp_path: Path) -> None:
+    inputs = write_golden_inputs(name, tmp_path)
+    code, report = invoke(
+        "verify", str(model_path(name)), "--target", "rv32imc", "--inputs", str(inputs), "--json"
+    )
+    assert (code, report["mismatches"], report["unaligned_ok"]) == (0, 0, True)
+    assert (report["float_symbols"], report["faults"]) == ([], [])
+    assert report["cycles"] > report["instructions"] > 0
+
+
+@pytest.mark.slow
 def test_zig_alone_proves_a_model(tmp_path: Path) -> None:
     inputs = write_golden_inputs("ad", tmp_path)
     code, report = invoke(

@@ -8,9 +8,9 @@ from emulate_support import odd_firmware
 
 from tinydeploy.emulate.build import Firmware
 
-# r0 holds the address of 16 bytes of RAM, a multiple of 8; r1 to r3 and r12 are free.
+# r0 (a0 on RISC-V) holds the address of 16 bytes of RAM, a multiple of 8; r1 to r3, r12 (a1 to a7) are free.
 _FRAME = """
-__asm__(".syntax unified\\n.thumb\\n.text\\n.p2align 5\\n"
+__asm__("{syntax}.text\\n.p2align 5\\n"
         ".global {name}\\n.type {name}, %function\\n{name}:\\n"
         "{body}\\n.size {name}, .-{name}\\n.p2align 5\\n");
 void {name}(void *ram);
@@ -24,9 +24,14 @@ def kernel_firmware(folder: Path, kernels: dict[str, str], core: str, helper: st
         kernels: for each name the assembly, instructions separated by semicolons or line ends.
         helper: more C at the top of the file.
     """
+    syntax = "" if core.startswith("rv32") else ".syntax unified\\n.thumb\\n"
     named = {f"odd_{number:02d}_{name}": text for number, (name, text) in enumerate(kernels.items(), 1)}
     bodies = "".join(
-        _FRAME.format(name=name, body="\\n".join(part.strip() for part in text.replace("\n", ";").split(";")))
+        _FRAME.format(
+            syntax=syntax,
+            name=name,
+            body="\\n".join(part.strip() for part in text.replace("\n", ";").split(";")),
+        )
         for name, text in named.items()
     )
     calls = "".join(f"{name}((void *)input);" for name in named)

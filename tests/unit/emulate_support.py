@@ -23,10 +23,15 @@ CORES = {
     for name in ("cortex-m0plus", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33")
 }
 
+RISCV = load_target("rv32imc").core
+EVERY_CORE = CORES | {"rv32imc": RISCV}
+
 NO_GCC = pytest.mark.skipif(
     shutil.which("arm-none-eabi-gcc") is None, reason="arm-none-eabi-gcc is not on PATH"
 )
 NO_ZIG = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed")
+NO_RISCV_GCC = pytest.mark.skipif(shutil.which(RISCV.gcc) is None, reason=f"{RISCV.gcc} is not on PATH")
+RISCV_COMPILERS = [pytest.param("gcc", marks=NO_RISCV_GCC), pytest.param("zig", marks=NO_ZIG)]
 COMPILERS = [pytest.param("gcc", marks=NO_GCC), pytest.param("zig", marks=NO_ZIG)]
 
 _ODD = """
@@ -60,7 +65,7 @@ def odd_firmware(
     )
     (project / "odd_weights.c").write_text("typedef int odd_nothing;\n")
     (project / "odd.c").write_text(_ODD % {"layer": layer, "globals": globals_})
-    return build(project, ODD, CORES[core], find_toolchain(CORES[core], compiler), folder / "out")
+    return build(project, ODD, EVERY_CORE[core], find_toolchain(EVERY_CORE[core], compiler), folder / "out")
 
 
 def tiny_input(seed: int = 0) -> bytes:

@@ -189,15 +189,45 @@ def test_the_least_important_channels_go_first() -> None:
     assert gone == {2, 5, 7}
 
 
-def test_taylor_importance_is_weight_times_gradient() -> None:
+def test_taylor_importance_is_parameter_times_gradient_squared_over_batches() -> None:
     graph = residual()
     groups = find_groups(graph)
-    gradients = {v.name: np.ones(v.shape, np.float32) for v in graph.constants()}
-    scores = importance(graph, groups, "taylor", gradients=gradients)
+    ones = {v.name: np.ones(v.shape, np.float32) for v in graph.constants()}
+    batches = [ones, {name: -3 * g for name, g in ones.items()}]
+    scores = importance(graph, groups, "taylor", gradients=batches)
     inner = next(g for g in groups.groups if g.name == "inner")
-    by_hand = np.abs(graph.value("inner.w").array.reshape(12, -1).sum(axis=1))
-    expected = by_hand / by_hand.mean()
-    np.testing.assert_allclose([scores[c.root] for c in inner.channels], expected, rtol=1e-6)
+    change = graph.value("inner.w").array.reshape(12, -1).sum(axis=1) + graph.value("inner.b").array
+    # Over the batches together the gradient nearly cancels out; its square does not.
+    by_hand = np.sqrt((change**2 + (3 * change) ** 2) / 2)
+    np.testing.assert_allclose([scores[c.root] for c in inner.channels], by_hand / by_hand.mean(), rtol=1e-5)
+
+
+def test_taylor_importance_foretells_what_the_loss_does_without_a_channel() -> None:
+    torch = pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
+    from tinydeploy.finetune import batch_gradients
+
+    graph = residual()
+    rng = np.random.default_rng(4)
+    x = rng.normal(0, 1, (6, 1, 6, 6, 3)).astype(np.float32)
+    y = rng.integers(0, 5, 6)
+    (gradients,) = batch_gradients(graph, x, y)
+    groups = find_groups(graph)
+
+    def loss(weakened: int, by: float) -> float:
+        values = dict(graph.values)
+        for name in ("inner.w", "inner.b"):
+            data = graph.value(name).array.copy()
+            data[weakened] *= 1.0 - by
+            values[name] = constant(name, data)
+        (out,) = run(Graph("net", values, graph.nodes, graph.inputs, graph.outputs), [x])
+        logits = torch.from_numpy(out.reshape(6, -1)).double()
+        return float(torch.nn.functional.cross_entropy(logits, torch.from_numpy(y)))
+
+    inner = next(g for g in groups.groups if g.name == "inner")
+    scores = importance(graph, groups, "taylor", gradients=[gradients])
+    found = np.array([scores[c.root] for c in inner.channels])
+    slopes = np.array([abs(loss(i, 1e-3) - loss(i, -1e-3)) / 2e-3 for i in range(12)])
+    np.testing.assert_allclose(found, slopes / slopes.mean(), rtol=0.05, atol=0.02)
 
 
 @pytest.mark.parametrize("divisor", [1, 2, 4, 8])

@@ -13,17 +13,9 @@ from tinydeploy.errors import DeployError
 from tinydeploy.targets import FlashTiming, Target, list_targets, load_target
 from tinydeploy.timing import Validation
 
-SHIPPED_CORES = ["cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m7", "host"]
-SHIPPED_BOARDS = [
-    "arduino-nano-33-ble",
-    "nrf52840-dk",
-    "nrf5340-dk",
-    "nucleo-f446re",
-    "nucleo-g0b1re",
-    "nucleo-h743zi",
-    "nucleo-l4r5zi",
-    "raspberry-pi-pico",
-]
+ROOT = Path(__file__).resolve().parents[2] / "targets"
+SHIPPED_CORES = sorted(path.stem for path in (ROOT / "cores").glob("*.toml"))
+SHIPPED_BOARDS = sorted(path.stem for path in (ROOT / "boards").glob("*.toml"))
 
 # [validation] lies behind what every file of these tests has.
 VALIDATION = """
@@ -86,13 +78,20 @@ def figures(target: Target) -> set[str]:
             found.remove("flash.unified_cache")
         if not board.flash.prefetch_enabled:
             found.remove("flash.prefetch_enabled")
-    return found
+    return found | ({"power.active_uw_per_mhz"} if board.power else set())
 
 
 class TestShippedFiles:
     def test_cores_come_first_and_both_kinds_are_sorted(self) -> None:
         assert [target.name for target in list_targets()] == SHIPPED_CORES + SHIPPED_BOARDS
-        assert [target.kind for target in list_targets()] == ["core"] * 6 + ["board"] * 8
+        assert [target.kind for target in list_targets()] == ["core"] * len(SHIPPED_CORES) + ["board"] * len(
+            SHIPPED_BOARDS
+        )
+
+    def test_there_are_boards_for_every_core_but_the_host(self) -> None:
+        boards = [load_target(name).core.name for name in SHIPPED_BOARDS]
+        assert len(boards) >= 25
+        assert set(boards) == set(SHIPPED_CORES) - {"host"}
 
     @pytest.mark.parametrize("name", SHIPPED_CORES + SHIPPED_BOARDS)
     def test_each_loads_by_its_name(self, name: str) -> None:
@@ -254,6 +253,27 @@ WRONG = [
         "one source for each figure given",
     ),
     (
+        "a power without a source",
+        "[sources]\n",
+        "[power]\nactive_uw_per_mhz = 300\n\n[sources]\n",
+        "sources.power.active_uw_per_mhz",
+        "one source for each figure given",
+    ),
+    (
+        "a power of nothing",
+        "[sources]\n",
+        "[power]\nactive_uw_per_mhz = 0\n\n[sources]\n",
+        "power.active_uw_per_mhz",
+        "above 0",
+    ),
+    (
+        "a power with an unknown key",
+        "[sources]\n",
+        "[power]\nactive_mw = 3\n\n[sources]\n",
+        "power.active_mw",
+        "active_uw_per_mhz",
+    ),
+    (
         "an empty source",
         'clock_mhz = "XYZ data sheet, features"',
         'clock_mhz = ""',
@@ -317,7 +337,7 @@ class TestWrongCoreFiles:
         ("old", "new", "key", "allowed"),
         [
             ("dsp = true", "dsp = 1", "dsp", "true or false"),
-            ('"armv7e-m"', '"armv9"', "architecture", "'armv7e-m', 'armv8-m.main', 'host'"),
+            ('"armv7e-m"', '"armv9"', "architecture", "'armv7e-m', 'armv8-m.main', 'rv32imc', 'host'"),
             ('emulator = "cortex-m4"', 'emulator = ""', "emulator", "'host' and no other"),
             ('"-mthumb"', "4", "gcc_flags.1", "printable characters"),
             ("\ndsp = ", '\ndspp = "Arm"\ndsp = ', "dspp", "did you mean 'dsp'?"),
@@ -350,7 +370,8 @@ class TestTiming:
 
     def test_cores_with_timings(self) -> None:
         timed = {t.name for t in list_targets() if t.kind == "core" and t.core.timing is not None}
-        assert timed == {"cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m7"}
+        arm = {"cortex-m0plus", "cortex-m3", "cortex-m33", "cortex-m4", "cortex-m7"}
+        assert timed == arm | {"hazard3", "rv32imc"}
 
     def test_only_a_core_with_an_fpu_has_timings_of_it(self) -> None:
         m3, m4 = load_target("cortex-m3").core.timing, load_target("cortex-m4").core.timing

@@ -202,7 +202,7 @@ def task(seed: int = 0, samples: int = 96) -> tuple[Graph, Data]:
     return graph, (x, y)
 
 
-OPTIONS = TrainOptions(epochs=4, batch_size=16, learning_rate=4e-2, device="cpu")
+OPTIONS = TrainOptions(epochs=4, batch_size=16, learning_rate=4e-2, device="cpu", batch_norm=False)
 
 
 def weights(trainable: Trainable) -> list[Any]:

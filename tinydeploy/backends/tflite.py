@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tinydeploy.backends.tflite_layout import write_to_held, write_to_source
 from tinydeploy.backends.tflite_model import Code, ModelFile
 from tinydeploy.backends.tflite_operators import WRITERS, Place, bias_quantization
 from tinydeploy.errors import DeployError
@@ -16,7 +17,8 @@ from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
 def write_tflite(graph: Graph) -> bytes:
     """The bytes of a .tflite file that computes what `graph` computes; two calls give equal bytes.
 
-    Integer or float32. A float border becomes QUANTIZE or DEQUANTIZE again. Where TFLite has no form for
+    Integer or float32. Inputs and outputs have the source model's shape, type and order of axes: a float
+    border becomes QUANTIZE or DEQUANTIZE again, another order a TRANSPOSE. Where TFLite has no form for
     an attribute, operators in front of the op carry it: PAD for uneven padding, QUANTIZE for inputs of a
     concatenation that differ in scale. A CONV_2D without a bias gets one of zeros.
 
@@ -47,26 +49,51 @@ class _Writing:
                 quantization = self._bias_scales.get(value.name, value.quantization)
                 self._numbers[value.name] = file.value(replace(value, quantization=quantization))
         for name, border, number in zip(graph.inputs, graph.input_borders, inputs, strict=True):
-            if border.is_float:
-                options = file.schema.QuantizeOptionsT()
-                file.operator(Code("QUANTIZE", 1), [number], self._numbers[name], options)
+            self._input(name, border, number)
         for node in graph.nodes:
             self._node(node)
         for name, border, number in zip(graph.outputs, graph.output_borders, outputs, strict=True):
-            if border.is_float:
-                version = 2 if graph.value(name).dtype is DType.INT8 else 1
-                options = file.schema.DequantizeOptionsT()
-                file.operator(Code("DEQUANTIZE", version), [self._numbers[name]], number, options)
+            self._output(name, border, number)
         return file.serialize(inputs, outputs)
 
     def _border(self, name: str, border: Border) -> int:
         """The tensor that the file shows as input or output."""
         value = self._graph.value(name)
+        shape = value.shape if border.layout is None else border.layout.shape
         if border.is_float:
-            return self._file.tensor(border.name, DType.FLOAT32, value.shape)
+            return self._file.tensor(border.name, DType.FLOAT32, shape)
+        if border.layout is not None:
+            return self._file.tensor(border.name, value.dtype, shape, value.quantization)
         if name not in self._numbers:
             self._numbers[name] = self._file.value(value, border.name)
         return self._numbers[name]
+
+    def _in_source_order(self, name: str, border: Border) -> int:
+        """The integers of a float border, before an input is transposed and after an output is."""
+        value = self._graph.value(name)
+        if border.layout is None:
+            return self._numbers[name]
+        label = f"{name}/source"
+        return self._file.tensor(label, value.dtype, border.layout.shape, value.quantization)
+
+    def _input(self, name: str, border: Border, number: int) -> None:
+        file, value = self._file, self._graph.value(name)
+        if border.is_float:
+            integers = self._in_source_order(name, border)
+            file.operator(Code("QUANTIZE", 1), [number], integers, file.schema.QuantizeOptionsT())
+            number = integers
+        if border.layout is not None:
+            write_to_held(file, value, border.layout, number, self._numbers[name])
+
+    def _output(self, name: str, border: Border, number: int) -> None:
+        file, value = self._file, self._graph.value(name)
+        integers = self._in_source_order(name, border) if border.is_float else number
+        if border.layout is not None:
+            write_to_source(file, value, border.layout, self._numbers[name], integers)
+        if border.is_float:
+            version = 2 if value.dtype is DType.INT8 else 1
+            options = file.schema.DequantizeOptionsT()
+            file.operator(Code("DEQUANTIZE", version), [integers], number, options)
 
     def _node(self, node: Node) -> None:
         where = f"{self._graph.source or self._graph.name}: {node.op.kind} {node.name!r}"

@@ -12,6 +12,25 @@ from tinydeploy.cli.options import TARGET, data_options, json_option, model_argu
 # ruff: noqa: PLC0415  (heavy imports wait until the command runs)
 
 
+def _layer_ratios(
+    context: click.Context, parameter: click.Parameter, given: tuple[str, ...]
+) -> dict[str, float]:
+    """NAME=RATIO by name; a name may hold = itself."""
+    del context, parameter
+    ratios: dict[str, float] = {}
+    for text in given:
+        name, _, ratio = text.rpartition("=")
+        try:
+            number = float(ratio)
+        except ValueError:
+            name, number = "", 0.0
+        if not name:
+            raise click.BadParameter(f"{text!r} is not of the form NAME=RATIO, such as conv1=0.5")
+        if ratios.setdefault(name, number) != number:
+            raise click.BadParameter(f"two ratios are given for {name!r}")
+    return ratios
+
+
 @click.command("compress")
 @model_argument
 @click.option("--data", required=True, help="An .npz file with x and y: for calibration and training.")
@@ -19,7 +38,11 @@ from tinydeploy.cli.options import TARGET, data_options, json_option, model_argu
 @click.option(
     "-o", "--output", "folder", required=True, help="Folder for model.onnx, model.tflite, report.json."
 )
-@click.option("--prune", help="A ratio such as 0.3, auto, macs=50%, params=40%, flash=64k, ram=24k.")
+@click.option(
+    "--prune",
+    help="A ratio such as 0.3; auto; or a goal: macs=50%, params=40%, and flash=64k, ram=24k or latency=20ms,"
+    " or a share of them, on the target.",
+)
 @click.option(
     "--prune-divisor",
     type=click.IntRange(1, 64),
@@ -34,13 +57,42 @@ from tinydeploy.cli.options import TARGET, data_options, json_option, model_argu
     show_default=True,
     help="More than 1 prunes a part at a time, with an epoch of training in between.",
 )
-@click.option("--importance", default="l2", show_default=True, help="l1, l2, taylor or random.")
+@click.option(
+    "--prune-layer",
+    "prune_layers",
+    multiple=True,
+    metavar="NAME=RATIO",
+    callback=_layer_ratios,
+    help="A ratio for one layer and what goes with it; wins over --prune. May be given again.",
+)
+@click.option(
+    "--prune-scope",
+    type=click.Choice(["global", "layer", "measured"]),
+    help="Rank the channels of all layers together; take the same share of each layer; or, for goals in"
+    " macs and params, try every layer and take what costs the least loss for what it saves. By default"
+    " `layer` for a ratio and `global` for a goal.",
+)
+@click.option("--cost-aware", is_flag=True, help="Rank channels by importance per saved cost of the goal.")
+@click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
 @click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
 @click.option(
     "--calibration", default="minmax", show_default=True, help="minmax, percentile, mse or entropy."
 )
 @click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)
-@click.option("--finetune-epochs", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--finetune-epochs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="In all: those before and between the steps of pruning are part of them.",
+)
+@click.option(
+    "--warmup-epochs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Of those, how many come before pruning.",
+)
 @click.option(
     "--qat-epochs",
     type=click.IntRange(min=0),
@@ -63,8 +115,42 @@ from tinydeploy.cli.options import TARGET, data_options, json_option, model_argu
     help="cross_entropy, mse, or package.module:function(outputs, labels).",
 )
 @click.option("--augment", help="package.module:function(x, generator), applied to every batch.")
-@click.option("--distill", is_flag=True, help="Let the float model teach.")
-@click.option("--checkpoint", help="A .safetensors file; fine-tuning goes on from it where it exists.")
+@click.option(
+    "--qat-ranges",
+    type=click.Choice(["running", "learned"]),
+    default="running",
+    show_default=True,
+    help="Activation ranges in quantization-aware training: averages, or parameters that are learned.",
+)
+@click.option(
+    "--batch-norm/--no-batch-norm",
+    default=True,
+    show_default=True,
+    help="Normalize over the batch while training, and fold that away.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the products in training.",
+)
+@click.option("--distill", is_flag=True, help="Let the float model teach, as it is after --warmup-epochs.")
+@click.option(
+    "--distill-weight",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.5,
+    show_default=True,
+    help="The teacher's share of the loss; the labels have the rest.",
+)
+@click.option(
+    "--distill-temperature",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="Softens what the teacher says.",
+)
+@click.option("--checkpoint", help="A .safetensors file; training goes on from it where it exists.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(
     "--max-accuracy-drop",

@@ -9,6 +9,7 @@ import click
 
 from tinydeploy import __version__
 from tinydeploy.cli.compress import compress_command
+from tinydeploy.cli.diff import diff_command
 from tinydeploy.cli.options import (
     TARGET,
     compiler_option,
@@ -218,7 +219,7 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
     from tinydeploy.prune import find_groups
     from tinydeploy.report.groups import groups_document, groups_text
     from tinydeploy.report.memory import memory_picture
-    from tinydeploy.report.summary import graph_summary
+    from tinydeploy.report.summary import graph_summary, transposes
 
     loaded = api.load_model(model, weights)
     if as_json:
@@ -236,6 +237,8 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
         click.echo(memory_picture(plan_memory(exported), len(exported.nodes)), nl=False)
     else:
         click.echo(show(loaded.graph), nl=False)
+        count = transposes(loaded.graph)
+        click.echo(f"transpositions: {count['layers']} between layers, {count['borders']} at the borders")
 
 
 @cli.command("targets")
@@ -262,6 +265,7 @@ def targets_command(name: str | None, as_json: bool) -> None:
 
 
 cli.add_command(compress_command)
+cli.add_command(diff_command)
 cli.add_command(profile_command)
 
 

@@ -9,6 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from tinydeploy.emulate.abi import ModelAbi
+from tinydeploy.emulate.arch import architecture_of
 from tinydeploy.emulate.image import Image, Symbol, read_image
 from tinydeploy.emulate.toolchain import Toolchain, run_tool
 from tinydeploy.errors import DeployError
@@ -103,7 +104,7 @@ def build(
     if core.architecture == "host":
         raise DeployError("the host core has no firmware", where=core.name, hint="use build_host")
     out = out.resolve()
-    flags = toolchain.flags_for(core)
+    flags = compile_flags(toolchain, core)
     objects = compile_objects(project, abi, toolchain, (*flags, level), out)
     memory = _compile_memory(toolchain, (*flags, level), out)
     elf = _link(abi, toolchain, flags, (*objects, memory), out)
@@ -150,6 +151,12 @@ def compile_objects(
 
     with ThreadPoolExecutor() as pool:
         return tuple(pool.map(compile_one, abi.sources))
+
+
+def compile_flags(toolchain: Toolchain, core: Core) -> tuple[str, ...]:
+    """The flags that select ``core``, and those that its instruction set needs in this compiler."""
+    needed = architecture_of(core).gcc_dialect if toolchain.kind == "gcc" else ()
+    return (*toolchain.flags_for(core), *needed)
 
 
 def _dialect(toolchain: Toolchain) -> tuple[str, ...]:

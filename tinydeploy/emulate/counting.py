@@ -9,7 +9,6 @@ from tinydeploy.emulate.cpu import Cpu
 from tinydeploy.emulate.cycles.trace import Plan, Trace
 from tinydeploy.emulate.cycles.tracer import make_tracer
 from tinydeploy.emulate.image import Image
-from tinydeploy.emulate.thumb import instruction_count
 from tinydeploy.errors import DeployError
 
 
@@ -49,8 +48,16 @@ class InstructionCounter:
             if size <= 0:
                 where = self._image.locate(address)
                 raise DeployError("the emulator gave a block without a size", where=where)
-            self._lengths[block] = instruction_count(self._cpu.read(address, size))
+            self._lengths[block] = self._instructions(self._cpu.read(address, size))
         return self._lengths[block]
+
+    def _instructions(self, code: bytes) -> int:
+        """How many instructions are in a block, which starts and ends at an instruction's edge."""
+        count, position = 0, 0
+        while position < len(code):
+            position += self._cpu.architecture.length_at(code, position)
+            count += 1
+        return count
 
 
 def blocks_of(trace: Trace) -> Mapping[tuple[int, int], int]:

@@ -1,4 +1,4 @@
-"""One emulated Cortex-M core with a firmware in its memory, and calls of single functions in it."""
+"""One emulated core with a firmware in its memory, and calls of single functions in it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tinydeploy.emulate.faults import THUMB_BIT, BadAccess, Stop, stopping_reason
+from tinydeploy.emulate.arch import architecture_of
+from tinydeploy.emulate.faults import BadAccess, Stop, access_reason
 from tinydeploy.emulate.image import Image
 from tinydeploy.emulate.toolchain import load_extra
 from tinydeploy.errors import DeployError, MissingExtraError
@@ -20,8 +21,6 @@ STACK_BOTTOM = 0x4000_0000
 STACK_BYTES = 256 * 1024
 STACK_TOP = STACK_BOTTOM + STACK_BYTES
 _PAGE = 0x1000
-_FPU_ON = 1 << 30  # FPEXC.EN
-_FULL_ACCESS = 0xF << 20  # coprocessors 10 and 11 of CPACR
 
 BlockHook = Callable[[Any, int, int, Any], None]
 CodeHook = Callable[[Any, int, int, Any], None]
@@ -59,6 +58,10 @@ class Cpu:
 
     A floating-point unit is switched on, as start-up code would have done it.
 
+    Attributes:
+        architecture: its instruction set.
+        layout: the memory around the firmware's own segments.
+
     Args:
         core: names the emulator's CPU model.
         image: the linked firmware; each segment is loaded at its run-time address.
@@ -71,33 +74,23 @@ class Cpu:
 
     def __init__(self, core: Core, image: Image, layout: Layout | int) -> None:
         unicorn = load_extra("unicorn", "unicorn")
-        arm_const = load_extra("unicorn.arm_const", "unicorn")
         self._core, self._image = core, image
         self.layout = model_layout(layout) if isinstance(layout, int) else layout
+        self.architecture = architecture_of(core)
         self._bad_access: BadAccess | None = None
-        self._refuses_unaligned = core.architecture == "armv6-m"
         self._errors = unicorn.UcError
         self._block_hook, self._code_hook = unicorn.UC_HOOK_BLOCK, unicorn.UC_HOOK_CODE
         self._read_hook = unicorn.UC_HOOK_MEM_READ
-        self._registers = arm_const
-        model = getattr(arm_const, "UC_CPU_ARM_" + core.emulator.upper().replace("-", "_"), None)
-        if model is None or not core.emulator:
-            raise DeployError(f"the emulator has no core {core.emulator!r}", where=core.name)
-        # UC_MODE_MCLASS would make every model a Cortex-M33; the model alone decides under UC_MODE_THUMB.
-        self.uc = unicorn.Uc(unicorn.UC_ARCH_ARM, unicorn.UC_MODE_THUMB)
-        self.uc.ctl_set_cpu_model(model)
+        self.uc = self.architecture.open(core)
         self._load(unicorn)
-        if core.fpu != "none":
-            self.uc.reg_write(arm_const.UC_ARM_REG_C1_C0_2, _FULL_ACCESS)
-            self.uc.reg_write(arm_const.UC_ARM_REG_FPEXC, _FPU_ON)
         self.uc.hook_add(unicorn.UC_HOOK_MEM_INVALID, self._remember_access, unicorn)
 
     def call(self, name: str, arguments: Sequence[int], seconds: float) -> int:
-        """Calls a function with up to four word arguments and returns r0 as a signed number.
+        """Calls a function with up to four word arguments and returns its word as a signed number.
 
         Args:
             name: the function's symbol.
-            arguments: values of r0 to r3.
+            arguments: values of the registers for arguments.
             seconds: the longest that the call may take.
 
         Raises:
@@ -107,41 +100,41 @@ class Cpu:
 
     def call_at(self, address: int, name: str, arguments: Sequence[int], seconds: float) -> int:
         """The same for the function at an address; the name is that of messages."""
-        uc, registers, layout = self.uc, self._registers, self.layout
-        for register, value in zip(("R0", "R1", "R2", "R3"), arguments, strict=False):
-            uc.reg_write(getattr(registers, f"UC_ARM_REG_{register}"), value)
-        uc.reg_write(registers.UC_ARM_REG_SP, layout.stack_top)
-        uc.reg_write(registers.UC_ARM_REG_LR, layout.return_address | 1)
+        call, layout = self.architecture.call, self.layout
+        for register, value in zip(call.arguments, arguments, strict=False):
+            self._set(register, value)
+        self._set(call.stack, layout.stack_top)
+        self._set(call.link, layout.return_address | call.state_bit)
         self._bad_access = None
         try:
-            uc.emu_start(address | 1, layout.return_address, timeout=int(seconds * 1e6))
+            self.uc.emu_start(address | call.state_bit, layout.return_address, timeout=int(seconds * 1e6))
         except self._errors as error:
             raise self._fault(error) from error
         # A hook or an interrupt may end the emulation too, and that looks like success: only the return
         # address and the stack pointer of the entry show that the function came back.
-        if uc.reg_read(registers.UC_ARM_REG_PC) != layout.return_address:
-            waits = stopping_reason(self._core, self._stop())
+        if self.register(call.counter) != layout.return_address:
+            waits = self._why_stopped()
             if waits is not None:
                 raise DeployError(waits[0], where=self.where(), hint=waits[1])
             raise DeployError(f"{name} did not return within {seconds:g} s", where=self.where())
-        if uc.reg_read(registers.UC_ARM_REG_SP) != layout.stack_top:
+        if self.register(call.stack) != layout.stack_top:
             raise DeployError(f"{name} returned with another stack pointer", where=name)
-        result = int(uc.reg_read(registers.UC_ARM_REG_R0))
+        result = self.register(call.result)
         return result - (1 << 32) if result >= 1 << 31 else result
 
     def _fault(self, error: Exception) -> DeployError:
-        reason = stopping_reason(self._core, self._stop())
-        if reason is not None:
-            return DeployError(f"the emulated core faulted: {reason[0]}", where=self.where(), hint=reason[1])
-        hint = "an Armv6-M core refuses every unaligned access" if self._refuses_unaligned else ""
-        return DeployError(f"the emulated core faulted: {error}", where=self.where(), hint=hint)
+        reason = self._why_stopped() or (str(error), self.architecture.fault_hint)
+        return DeployError(f"the emulated core faulted: {reason[0]}", where=self.where(), hint=reason[1])
 
-    def _stop(self) -> Stop:
-        """Where the core stands now."""
-        address = int(self.uc.reg_read(self._registers.UC_ARM_REG_PC)) & ~1
-        thumb = bool(self.register("cpsr") & THUMB_BIT)
-        behind, at = self._try_read(address - 2, 2), self._try_read(address, 4)
-        return Stop(address, thumb, behind, at, self._bad_access)
+    def _why_stopped(self) -> tuple[str, str] | None:
+        """What stopped the core where it stands now, and what to do about it; None if unknown."""
+        if self._bad_access is not None:
+            return access_reason(self._bad_access, self.architecture.machine)
+        call = self.architecture.call
+        address = self.register(call.counter) & ~1
+        flags = None if call.flags is None else self.register(call.flags)
+        behind, at = self._try_read(address - 4, 4), self._try_read(address, 4)
+        return self.architecture.why_stopped(self._core, Stop(address, flags, behind, at))
 
     def _try_read(self, address: int, size: int) -> bytes:
         try:
@@ -161,7 +154,7 @@ class Cpu:
 
     def where(self) -> str:
         """The function and offset that the program counter stands at."""
-        return self._image.locate(int(self.uc.reg_read(self._registers.UC_ARM_REG_PC)) & ~1)
+        return self._image.locate(self.register(self.architecture.call.counter) & ~1)
 
     def on_block(self, hook: BlockHook) -> None:
         """Calls ``hook(uc, address, size, None)`` before each straight run of instructions.
@@ -221,7 +214,7 @@ class Cpu:
 
     def register_id(self, name: str) -> int:
         """The emulator's number of a core register, named as for ``register``."""
-        return int(getattr(self._registers, f"UC_ARM_REG_{_ALIASES.get(name, name).upper()}"))
+        return self.architecture.register(name)
 
     def write(self, address: int, data: bytes) -> None:
         self.uc.mem_write(address, data)
@@ -230,8 +223,11 @@ class Cpu:
         return bytes(self.uc.mem_read(address, size)) if size else b""
 
     def register(self, name: str) -> int:
-        """A core register's value by capstone's or Arm's name (r0 to r12, sp, lr, pc, cpsr)."""
+        """A core register's value, by capstone's or the architecture's name (r0, sp, cpsr; a0, sp, pc)."""
         return int(self.uc.reg_read(self.register_id(name)))
+
+    def _set(self, name: str, value: int) -> None:
+        self.uc.reg_write(self.register_id(name), value)
 
     def _native(self) -> tuple[Any, Any]:
         """The emulator's shared library and this core's handle in it."""
@@ -262,9 +258,6 @@ class Cpu:
         for segment in self._image.segments:
             if segment.data:
                 self.uc.mem_write(segment.address, segment.data)
-
-
-_ALIASES = {"sb": "r9", "sl": "r10", "fp": "r11", "ip": "r12"}
 
 
 def _runs(pages: dict[int, int]) -> list[tuple[int, int, int]]:

@@ -48,7 +48,7 @@ def is_elf(path: Path) -> bool:
 
 
 def check_elf(path: Path) -> None:
-    """Refuses what is not a linked 32-bit little-endian Arm program with all its parts inside the file.
+    """Refuses what is not a linked 32-bit little-endian program of a known machine, whole inside its file.
 
     Raises:
         DeployError: what is wrong with it.
@@ -80,9 +80,9 @@ def _header(data: bytes, where: str) -> _Header:
     fields = _HEADER.unpack_from(data)
     kind, machine = fields[1], fields[2]
     header = _Header(kind, machine, fields[5], fields[6], *fields[9:14])
-    if machine != _ARM:
-        name = "RISC-V" if machine == _RISCV else f"machine {machine}"
-        raise DeployError(f"is an ELF file for {name}, and the targets are Arm Cortex-M", where=where)
+    if machine not in (_ARM, _RISCV):
+        fact = f"is an ELF file for machine {machine}, and the targets are Arm Cortex-M and RISC-V"
+        raise DeployError(fact, where=where)
     if kind != 2:
         what = _KINDS.get(kind, f"of type {kind}")
         raise DeployError(f"is {what}, not a linked program", where=where, hint="name the linked .elf")

@@ -102,7 +102,7 @@ def entry_symbol(image: Image, name: str) -> Symbol:
     piece = piece_of(image, symbol.address)
     if piece is None:
         raise DeployError(f"{name!r} at 0x{symbol.address:08x} does not lie in code", where=where)
-    if not piece.thumb:
+    if not piece.usable:
         raise DeployError(f"{name!r} is Arm code, and Cortex-M cores run Thumb alone", where=where)
     return symbol
 
@@ -136,7 +136,7 @@ def executed_code(image: Image, blocks: Iterable[tuple[int, int]]) -> Image:
             start, stop = max(ordered[position][0], done), min(ordered[position][1], end)
             if start < stop:
                 data = piece.data[start - piece.address : stop - piece.address]
-                pieces.append(CodeRange(piece.section, start, data, piece.thumb))
+                pieces.append(CodeRange(piece.section, start, data, piece.usable))
                 done = stop
             position += 1
     return replace(image, code=tuple(pieces))

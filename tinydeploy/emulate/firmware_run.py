@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,15 +17,15 @@ from tinydeploy.emulate.cycles.meter import CycleCount, Outcome, count_cycles
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.emulate.cycles.trace import Caches, Plan, Trace, Way, code_spans, function_ends, owners_at
 from tinydeploy.emulate.cycles.tracer import make_tracer
+from tinydeploy.emulate.faults import OTHER_CORE
 from tinydeploy.emulate.firmware import Linked, executed_code
 from tinydeploy.emulate.image import Image, Symbol
-from tinydeploy.emulate.isa import why_unsupported
-from tinydeploy.emulate.thumb import disassembler, length_at
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import Core, FlashTiming
 
 NO_SYMBOL = "(no symbol)"
 _MAX_FUNCTIONS = 32_000
+_OVERLAPS = 64
 _SECONDS = 1800.0
 
 
@@ -106,8 +107,8 @@ def run_firmware(core: Core, linked: Linked, flash: FlashTiming | None, call: Ca
         raise _too_long(call.entry, call.limit)
     if session.run(session.cpu(), None) != outcome:
         raise DeployError("two runs of the same call do not agree", where=call.entry.name)
-    _require_supported(core, trace, cpu, linked.image)
     code = executed_code(linked.image, {(address, size) for _, address, size in trace.blocks})
+    _require_supported(core, trace, cpu, code)
 
     def again(way: Way, loads: tuple[Load, ...]) -> tuple[Trace, Outcome]:
         other = session.cpu()
@@ -214,22 +215,16 @@ def _plan(linked: Linked, labels: Mapping[str, Symbol], flash: FlashTiming | Non
     )
 
 
-def _require_supported(core: Core, trace: Trace, cpu: Cpu, image: Image) -> None:
+def _require_supported(core: Core, trace: Trace, cpu: Cpu, code: Image) -> None:
     """Refuses a call that executed what the core does not have; the emulator knows more than some cores."""
-    engine = disassembler(v8=core.architecture == "armv8-m.main")
-    for start, size in sorted({(address, size) for _, address, size in trace.blocks}):
-        code, position = cpu.read(start, size), 0
-        while position < size:
-            length = length_at(code, position)
-            data = code[position : position + length]
-            insn = next(engine.disasm(data, start + position), None)
-            text = data.hex() if insn is None else f"{insn.mnemonic} {insn.op_str}".strip()
-            why = why_unsupported(core, data, None if insn is None else insn.insn_name(), text)
-            if why is not None:
-                fact = f"{core.name} cannot run '{text}': {why}"
-                where = image.locate(start + position)
-                raise DeployError(fact, where=where, hint="is the code built for another core?")
-            position += length
+    blocks = sorted({(address, address + size) for _, address, size in trace.blocks})
+    starts = [start for start, _ in blocks]
+    for piece, address, text, why in cpu.architecture.unsupported(core, code):
+        position = bisect_right(starts, address)
+        # Blocks may overlap: one begins inside another where a branch goes there.
+        if any(start <= address < end for start, end in blocks[max(0, position - _OVERLAPS) : position]):
+            fact = f"{core.name} cannot run '{text.strip()}': {why}"
+            raise DeployError(fact, where=code.locate(address, piece.section), hint=OTHER_CORE)
 
 
 def _functions(

@@ -1,7 +1,8 @@
-"""Reads an ELF file: what is loaded where, which symbols there are, and which bytes are Thumb code."""
+"""Reads an ELF file: what is loaded where, which symbols there are, and which bytes are code."""
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Any
 from tinydeploy.emulate.toolchain import load_extra
 from tinydeploy.errors import DeployError
 
+_MACHINES = ("ARM", "RISC-V")
 _SHF_WRITE, _SHF_ALLOC, _SHF_EXECINSTR = 1, 2, 4
 _PF_X, _PF_W = 1, 2
 
@@ -63,19 +65,23 @@ class Segment:
 
 @dataclass(frozen=True)
 class CodeRange:
-    """Contiguous instructions between two mapping symbols; ``thumb`` is false for Arm state."""
+    """Contiguous instructions between two mapping symbols; ``usable`` is false for Arm state."""
 
     section: int
     address: int
     data: bytes
-    thumb: bool
+    usable: bool
 
 
 @dataclass(frozen=True)
 class Image:
-    """One ELF file, linked or relocatable (all addresses then count from their section's start)."""
+    """One ELF file, linked or relocatable (all addresses then count from their section's start).
+
+    ``machine`` is "ARM" or "RISC-V".
+    """
 
     path: Path
+    machine: str
     segments: tuple[Segment, ...]
     sections: tuple[Section, ...]
     symbols: tuple[Symbol, ...]
@@ -138,7 +144,7 @@ class Image:
 
 
 def read_image(path: Path) -> Image:
-    """Reads a 32-bit little-endian Arm ELF file.
+    """Reads a 32-bit little-endian ELF file of Arm or RISC-V.
 
     Raises:
         MissingExtraError: pyelftools is not installed.
@@ -149,11 +155,14 @@ def read_image(path: Path) -> Image:
     try:
         with path.open("rb") as stream:
             elf = elf_file(stream)
-            if elf.get_machine_arch() != "ARM" or not elf.little_endian:
-                raise DeployError("this is not a little-endian Arm ELF file", where=str(path))
+            machine = elf.get_machine_arch()
+            if machine not in _MACHINES or not elf.little_endian or elf.elfclass != 32:
+                fact = "this is not a little-endian 32-bit ELF file of Arm or RISC-V"
+                raise DeployError(fact, where=str(path))
             symbols, undefined, marks = _read_symbols(elf)
             return Image(
                 path=path,
+                machine=machine,
                 segments=tuple(_read_segments(elf)),
                 sections=tuple(_read_sections(elf)),
                 symbols=symbols,
@@ -186,6 +195,8 @@ def _read_sections(elf: Any) -> Iterator[Section]:
             )
 
 
+# $x may be followed by the architecture in words (RISC-V ELF psABI, mapping symbols).
+_MARK = re.compile(r"\$([tda](\..*)?|x[a-z0-9_.]*)$")
 Marks = dict[int, list[tuple[int, str]]]
 
 
@@ -201,7 +212,7 @@ def _read_symbols(elf: Any) -> tuple[tuple[Symbol, ...], tuple[str, ...], Marks]
             undefined.extend([entry.name] if entry.name else [])
         elif not isinstance(section, int):
             continue
-        elif entry.name.split(".")[0] in ("$t", "$d", "$a"):
+        elif _MARK.match(entry.name):
             marks.setdefault(section, []).append((value, entry.name[:2]))
         elif kind in ("STT_FUNC", "STT_OBJECT"):
             is_function = kind == "STT_FUNC"
@@ -218,10 +229,10 @@ def _read_code(elf: Any, marks: Marks) -> Iterator[CodeRange]:
         base = section["sh_addr"]
         # The later of two marks at one place holds: the earlier one belonged to an empty piece.
         bounds = dict(sorted(marks.get(index, []), key=lambda mark: mark[0]))
-        # Without marks nobody can tell code from constants; what runs there on an M-profile core is Thumb.
-        bounds = bounds or {base: "$t"}
+        # Without marks nobody can tell code from constants: older assemblers of RISC-V write none.
+        bounds = bounds or {base: "$x" if elf.get_machine_arch() == "RISC-V" else "$t"}
         starts = sorted(bounds)
         data = bytes(section.data())
         for start, end in zip(starts, [*starts[1:], base + size], strict=True):
             if bounds[start] != "$d" and start < end:
-                yield CodeRange(index, start, data[start - base : end - base], bounds[start] == "$t")
+                yield CodeRange(index, start, data[start - base : end - base], bounds[start] != "$a")

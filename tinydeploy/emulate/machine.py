@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 
 from tinydeploy.emulate import stack
-from tinydeploy.emulate.alignment import AlignmentWatch, find_accesses
+from tinydeploy.emulate.alignment import AlignmentWatch
 from tinydeploy.emulate.build import Firmware
 from tinydeploy.emulate.counting import InstructionCounter, blocks_of
 from tinydeploy.emulate.cpu import Cpu
@@ -174,7 +174,8 @@ class Machine:
     @cached_property
     def _watched(self) -> tuple[ModelMemory, AlignmentWatch]:
         memory, image = self._memory(), self._firmware.image
-        return memory, AlignmentWatch(memory.cpu, image, find_accesses(self._firmware.core, image))
+        accesses = memory.cpu.architecture.find_accesses(image)
+        return memory, AlignmentWatch(memory.cpu, image, accesses)
 
     def _call(
         self, memory: ModelMemory, inputs: Sequence[bytes], place: Place, offset: int, *, contents: int = 0

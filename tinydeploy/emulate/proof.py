@@ -5,16 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from tinydeploy.emulate.build import Firmware, compile_objects
-from tinydeploy.emulate.image import read_image
-from tinydeploy.emulate.isa import is_float, why_unsupported
-from tinydeploy.emulate.thumb import decode, disassembler, raw_instructions
+from tinydeploy.emulate.arch import Architecture, architecture_of
+from tinydeploy.emulate.build import Firmware, compile_flags, compile_objects
+from tinydeploy.emulate.image import CodeRange, read_image
 from tinydeploy.errors import DeployError
-
-_ALLOWED_HELPERS = frozenset(
-    f"__aeabi_{name}" for name in ("lmul", "llsl", "lasr", "idiv", "uidiv", "idivmod", "uidivmod")
-) | {"memcpy", "memset", "memmove"}
-_ALLOWED_PREFIX = "__aeabi_mem"
 
 
 def float_symbols(firmware: Firmware) -> tuple[str, ...]:
@@ -22,7 +16,8 @@ def float_symbols(firmware: Firmware) -> tuple[str, ...]:
 
     Two questions, because neither is enough alone: does the code as built hold a floating-point instruction
     (a hard-float core calls no helper for a multiplication), and do the same sources, compiled for soft
-    float, call any helper beyond those of the contract (a soft-float core has no such instruction).
+    float, call any helper beyond those that its instruction set allows (a soft-float core has no such
+    instruction).
 
     Returns:
         ``function: instruction`` for each floating-point instruction, and the name of each helper.
@@ -33,7 +28,7 @@ def float_symbols(firmware: Firmware) -> tuple[str, ...]:
     """
     found: list[str] = []
     for path in firmware.objects:
-        found.extend(_float_instructions(path))
+        found.extend(_float_instructions(architecture_of(firmware.core), path))
     found.extend(sorted(_foreign_helpers(firmware)))
     return tuple(dict.fromkeys(found))
 
@@ -52,31 +47,29 @@ def unsupported_instructions(firmware: Firmware) -> tuple[str, ...]:
         MissingExtraError: capstone is not installed.
     """
     image, core = firmware.image, firmware.core
-    found = [f"0x{piece.address:08x}: Arm state" for piece in image.code if not piece.thumb]
-    is_v8 = core.architecture == "armv8-m.main"
-    for piece, address, code, insn in decode(image, v8=is_v8):
-        name = None if insn is None else insn.insn_name()
-        text = code.hex() if insn is None else f"{insn.mnemonic} {insn.op_str}"
-        why = why_unsupported(core, code, name, text)
-        if why is not None:
-            found.append(f"{image.locate(address, piece.section)} (0x{address:08x}): {text}: {why}")
+    found = [f"0x{piece.address:08x}: Arm state" for piece in image.code if not piece.usable]
+    for piece, address, text, why in architecture_of(core).unsupported(core, image):
+        found.append(f"{image.locate(address, piece.section)} (0x{address:08x}): {text}: {why}")
     return tuple(found)
 
 
-def _float_instructions(path: Path) -> Iterator[str]:
+def _float_instructions(architecture: Architecture, path: Path) -> Iterator[str]:
     image = read_image(path)
     for piece in image.code:
-        for address, code in raw_instructions(piece):
-            if is_float(code):
+        for address, code in _raw_instructions(architecture, piece):
+            if architecture.is_float(code):
                 function = image.function_at(address, piece.section)
                 name = path.name if function is None else function.base_name
-                yield f"{name}: {_text(code, address)}"
+                yield f"{name}: {architecture.text(code, address)}"
 
 
-def _text(code: bytes, address: int) -> str:
-    for insn in disassembler(v8=True).disasm(code, address):
-        return f"{insn.mnemonic} {insn.op_str}".strip()
-    return code.hex()
+def _raw_instructions(architecture: Architecture, piece: CodeRange) -> Iterator[tuple[int, bytes]]:
+    """Address and bytes of each instruction; the last one may be cut off by the range's end."""
+    position = 0
+    while position < len(piece.data):
+        length = architecture.length_at(piece.data, position)
+        yield piece.address + position, piece.data[position : position + length]
+        position += length
 
 
 def _foreign_helpers(firmware: Firmware) -> set[str]:
@@ -87,15 +80,15 @@ def _foreign_helpers(firmware: Firmware) -> set[str]:
     images = [read_image(path) for path in objects]
     own = {symbol.name for image in images for symbol in image.symbols}
     undefined = {name for image in images for name in image.undefined}
-    return {name for name in undefined - own - _ALLOWED_HELPERS if not name.startswith(_ALLOWED_PREFIX)}
+    architecture = architecture_of(firmware.core)
+    prefix = architecture.soft_helper_prefix
+    foreign = undefined - own - architecture.soft_helpers
+    return {name for name in foreign if not (prefix and name.startswith(prefix))}
 
 
 def _soft_flags(firmware: Firmware) -> tuple[str, ...]:
     """The core's flags with software floating point in place of its unit's."""
-    kind, flags = firmware.toolchain.kind, firmware.toolchain.flags_for(firmware.core)
-    if kind == "zig":
-        return tuple(flag.replace("eabihf", "eabi") for flag in flags)
-    if kind != "gcc":
+    kind, flags = firmware.toolchain.kind, compile_flags(firmware.toolchain, firmware.core)
+    if kind == "host":
         raise DeployError("the host's code is not proved to be integer only", where=firmware.core.name)
-    kept = tuple(flag for flag in flags if not flag.startswith(("-mfloat-abi", "-mfpu")))
-    return (*kept, "-mfloat-abi=soft")
+    return architecture_of(firmware.core).soft_flags(kind, flags)

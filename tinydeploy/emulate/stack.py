@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,6 @@ import numpy.typing as npt
 
 from tinydeploy.emulate.cpu import Cpu
 from tinydeploy.emulate.image import Image
-from tinydeploy.emulate.thumb import decode
 
 
 def paint(cpu: Cpu) -> None:
@@ -43,7 +41,7 @@ class StackWatch:
     def __init__(self, cpu: Cpu, image: Image) -> None:
         self._cpu = cpu
         self._lowest = cpu.layout.stack_top
-        for address in set(_behind_lowering(image)):
+        for address in set(cpu.architecture.behind_lowering(image)):
             cpu.on_instruction(address, self._look)
 
     def start(self) -> None:
@@ -56,14 +54,3 @@ class StackWatch:
 
     def _look(self, _uc: Any, _address: int, _size: int, _data: Any) -> None:
         self._lowest = min(self._lowest, self._cpu.register("sp"))
-
-
-def _behind_lowering(image: Image) -> Iterator[int]:
-    """Addresses behind instructions that may lower SP: PUSH, SUB SP, STM SP!, STR [SP, #-n]!, MOV SP."""
-    for _piece, address, code, insn in decode(image, v8=True):
-        if insn is None:
-            continue
-        name = insn.insn_name()
-        writes = {insn.reg_name(register) for register in insn.regs_access()[1]}
-        if "sp" in writes and not name.startswith(("pop", "ldm", "vpop", "vldm")):
-            yield address + len(code)

@@ -1,4 +1,4 @@
-"""Thumb instructions: how long each is, how many a block holds, and what they are."""
+"""Thumb instructions: how long each is, and what they are."""
 
 from __future__ import annotations
 
@@ -11,27 +11,9 @@ from tinydeploy.emulate.toolchain import load_extra
 _WIDE = 0xE800  # a first halfword from here on belongs to a 32-bit instruction
 
 
-def instruction_count(code: bytes) -> int:
-    """The number of Thumb instructions in ``code``, which starts and ends at an instruction's edge."""
-    count, position = 0, 0
-    while position < len(code):
-        position += length_at(code, position)
-        count += 1
-    return count
-
-
 def length_at(code: bytes, position: int) -> int:
     """Length in bytes (2 or 4) of the instruction at ``position``."""
     return 4 if int.from_bytes(code[position : position + 2], "little") >= _WIDE else 2
-
-
-def raw_instructions(piece: CodeRange) -> Iterator[tuple[int, bytes]]:
-    """Address and bytes of each instruction; the last one may be cut off by the range's end."""
-    position = 0
-    while position < len(piece.data):
-        length = length_at(piece.data, position)
-        yield piece.address + position, piece.data[position : position + length]
-        position += length
 
 
 def disassembler(*, v8: bool) -> Any:
@@ -55,7 +37,7 @@ def decode(image: Image, *, v8: bool) -> Iterator[tuple[CodeRange, int, bytes, A
     """
     engine = disassembler(v8=v8)
     for piece in image.code:
-        if not piece.thumb:
+        if not piece.usable:
             continue
         position = 0
         while position < len(piece.data):

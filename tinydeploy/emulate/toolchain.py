@@ -20,7 +20,6 @@ from tinydeploy.targets import Core
 
 Kind = Literal["gcc", "zig", "host"]
 FORCE_VARIABLE = "TINYDEPLOY_COMPILER"
-_GCC = "arm-none-eabi-gcc"
 _MESSAGE_LINES = 8
 
 
@@ -29,7 +28,7 @@ class Toolchain:
     """A compiler that was found.
 
     Attributes:
-        kind: "gcc" (arm-none-eabi-gcc), "zig" (the pip package ziglang) or "host" (the native compiler).
+        kind: "gcc" (the GNU cross compiler), "zig" (the pip package ziglang) or "host" (the native compiler).
         command: the words that start the compiler, before any flag.
         version: name and version, such as ``arm-none-eabi-gcc 12.2.1``.
     """
@@ -46,7 +45,7 @@ class Toolchain:
 
 
 def find_toolchain(core: Core, prefer: str | None = None) -> Toolchain:
-    """The compiler to use for ``core``: arm-none-eabi-gcc on PATH, else ziglang from pip.
+    """The compiler to use for ``core``: its GNU cross compiler on PATH, else ziglang from pip.
 
     Args:
         core: the core to compile for; the "host" architecture gives the native compiler.
@@ -62,11 +61,12 @@ def find_toolchain(core: Core, prefer: str | None = None) -> Toolchain:
     wanted = prefer or os.environ.get(FORCE_VARIABLE) or None
     if wanted not in (None, "gcc", "zig"):
         raise DeployError(f"unknown compiler {wanted!r}", where=FORCE_VARIABLE, hint="gcc or zig")
-    gcc = shutil.which(_GCC)
+    gcc = shutil.which(core.gcc)
     if wanted != "zig" and gcc is not None:
-        return Toolchain("gcc", (gcc,), f"{_GCC} {_output(gcc, '-dumpfullversion')}")
+        return Toolchain("gcc", (gcc,), f"{core.gcc} {_output(gcc, '-dumpfullversion')}")
     if wanted == "gcc":
-        raise DeployError(f"{_GCC} is not on PATH", hint="install it, or choose zig (pip install ziglang)")
+        hint = "install it, or choose zig (pip install ziglang)"
+        raise DeployError(f"{core.gcc} is not on PATH", hint=hint)
     return _zig_toolchain()
 
 

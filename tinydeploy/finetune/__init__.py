@@ -1,6 +1,6 @@
 """Training of the trainable form: seeded, reproducible, resumable from a safetensors checkpoint."""
 
-from tinydeploy.finetune.gradients import weight_gradients
+from tinydeploy.finetune.gradients import batch_gradients, weight_gradients
 from tinydeploy.finetune.loop import finetune
 from tinydeploy.finetune.options import Epoch, Progress, TrainOptions, TrainProgress, TrainResult
 
@@ -10,6 +10,7 @@ __all__ = [
     "TrainOptions",
     "TrainProgress",
     "TrainResult",
+    "batch_gradients",
     "finetune",
     "weight_gradients",
 ]

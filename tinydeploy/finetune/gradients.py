@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 
@@ -13,16 +14,16 @@ from tinydeploy.ir.types import Array
 from tinydeploy.trainable import make_trainable
 
 
-def weight_gradients(
+def batch_gradients(
     graph: Graph, x: Array, y: Array, *, loss: str = "auto", batch_size: int = 64
-) -> dict[str, Array]:
-    """The mean over samples of d loss / d constant, for each float constant by name.
+) -> Iterator[dict[str, Array]]:
+    """For each batch the mean over its samples of d loss / d constant, for each float constant by name.
 
     Args:
         x: float32 (samples, *shape of the graph's one input).
         y: labels, as `finetune` takes them.
 
-    Returns:
+    Yields:
         float32 arrays of the constants' own shapes.
 
     Raises:
@@ -38,11 +39,26 @@ def weight_gradients(
     for start in range(0, len(x), batch_size):
         part = torch.from_numpy(np.ascontiguousarray(x[start : start + batch_size], np.float32))
         outputs = trainable.logits(part).reshape(len(part), -1)
-        share = len(part) / len(x)
-        torch.autograd.backward(judge(outputs, torch.from_numpy(labels[start : start + batch_size])) * share)
+        trainable.zero_grad(set_to_none=True)
+        torch.autograd.backward(judge(outputs, torch.from_numpy(labels[start : start + batch_size])))
+        found: dict[str, Array] = {}
+        for value in graph.constants():
+            if value.dtype.is_float:
+                gradient = trainable.weight(value.name).grad
+                found[value.name] = (
+                    np.zeros(value.shape, np.float32) if gradient is None else gradient.numpy()
+                )
+        yield found
+
+
+def weight_gradients(
+    graph: Graph, x: Array, y: Array, *, loss: str = "auto", batch_size: int = 64
+) -> dict[str, Array]:
+    """The mean over all samples of d loss / d constant; arguments and errors as in `batch_gradients`."""
     result: dict[str, Array] = {}
-    for value in graph.constants():
-        if value.dtype.is_float:
-            gradient = trainable.weight(value.name).grad
-            result[value.name] = np.zeros(value.shape, np.float32) if gradient is None else gradient.numpy()
+    batches = batch_gradients(graph, x, y, loss=loss, batch_size=batch_size)
+    for start, batch in zip(range(0, len(x), batch_size), batches, strict=True):
+        share = np.float32(min(batch_size, len(x) - start) / len(x))
+        for name, gradient in batch.items():
+            result[name] = result.get(name, np.float32(0)) + gradient * share
     return result

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tinydeploy.trainable.module import Trainable
 
 _LEAST_SIZE = 0.05
+_MEASURED = 256
+_SETTLING = 64
 
 Augment = Callable[["Tensor", "torch.Generator"], "Tensor"]
 
@@ -92,6 +94,8 @@ class _Run:
         import torch  # noqa: PLC0415  # heavy, and an optional extra
 
         options, module = self.options, self.module
+        if options.batch_norm and module.simulation is None:
+            module.normalize(torch.from_numpy(self.x[:: max(len(self.x) // _MEASURED, 1)][:_MEASURED]))
         mark = checkpoint.fingerprint(module, self.x, self.y, options)
         module.to(self.device)
         if self.teacher is not None:
@@ -108,8 +112,29 @@ class _Run:
                 history.append(self._epoch(optimizer, number, started, resumed))
                 if options.checkpoint is not None:
                     checkpoint.save(options.checkpoint, module, optimizer, history, mark)
+        if module.norms and options.epochs:
+            with self._precision():
+                module.settle(self._settling())
         module.to("cpu").eval()
         return TrainResult(tuple(history), resumed, str(self.device))
+
+    def _settling(self) -> Iterator[Tensor]:
+        """Batches as training saw them, in an order of their own."""
+        import torch  # noqa: PLC0415
+
+        generator = torch.Generator().manual_seed(self.options.seed)
+        order = torch.randperm(len(self.x), generator=generator).numpy()
+        size = self.options.batch_size
+        for start in range(0, min(len(order), _SETTLING * size), size):
+            yield self._batch(np.sort(order[start : start + size]), generator)
+
+    def _batch(self, chosen: Array, generator: torch.Generator) -> Tensor:
+        import torch  # noqa: PLC0415
+
+        x = torch.from_numpy(self.x[chosen])
+        if self.augment is not None:
+            x = self.augment(x, generator)
+        return x.to(self.device)
 
     def _epoch(self, optimizer: torch.optim.Optimizer, number: int, started: float, resumed: int) -> Epoch:
         """One pass; everything random in it depends on the seed and the epoch's number only."""
@@ -141,18 +166,17 @@ class _Run:
     ) -> None:
         import torch  # noqa: PLC0415
 
-        x, y = torch.from_numpy(self.x[chosen]), torch.from_numpy(self.y[chosen]).to(self.device)
-        if self.augment is not None:
-            x = self.augment(x, generator)
-        x = x.to(self.device)
+        x, y = self._batch(chosen, generator), torch.from_numpy(self.y[chosen]).to(self.device)
         optimizer.zero_grad(set_to_none=True)
-        z = self.module.logits(x).reshape(len(x), -1)
+        with self._precision():
+            z = self.module.logits(x).reshape(len(x), -1)
+        z = z.float()
         loss = self.loss(z, y)
         if self.teacher is not None:
             share = self.options.distill_weight
-            with torch.no_grad():
+            with torch.no_grad(), self._precision():
                 wanted = self.teacher.logits(x).reshape(len(x), -1)
-            loss = (1.0 - share) * loss + share * distillation(z, wanted, self.options)
+            loss = (1.0 - share) * loss + share * distillation(z, wanted.float(), self.options)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DeployError(
@@ -166,6 +190,12 @@ class _Run:
         tally.samples += len(x)
         if self.classes:
             tally.correct += int((_predicted(z.detach()) == y).sum())
+
+    def _precision(self) -> torch.autocast:
+        import torch  # noqa: PLC0415
+
+        enabled = self.options.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _tell(self, tally: _Tally, number: int, step: int, started: float, done: int) -> None:
         if self.progress is None:

@@ -10,6 +10,8 @@ from typing import Literal
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 
+Precision = Literal["float32", "bfloat16"]
+
 
 @dataclass(frozen=True)
 class TrainOptions:
@@ -31,6 +33,10 @@ class TrainOptions:
         distill_weight: its share of the loss, in [0, 1].
         augment: `package.module:function`, called as function(x, generator) with x of shape
             (samples, *shape of the input value), NHWC; returns as much.
+        batch_norm: normalize over the batch behind each convolution while training, and fold that away at
+            the end; for networks whose own batch normalizations are folded.
+        precision: `bfloat16` multiplies in that (weights and sums stay float32); about twice as fast on a
+            processor that has it.
         checkpoint: a .safetensors file, written after each epoch; where it exists, training goes on from it.
         device: `auto` takes a GPU where there is one.
     """
@@ -49,6 +55,8 @@ class TrainOptions:
     temperature: float = 4.0
     distill_weight: float = 0.5
     augment: str | None = None
+    batch_norm: bool = True
+    precision: Precision = "float32"
     checkpoint: Path | None = None
     device: str = "auto"
 
@@ -60,6 +68,7 @@ class TrainOptions:
             (0.0 < self.learning_rate < float("inf"), f"a learning rate of {self.learning_rate}"),
             (self.schedule in ("cosine", "constant"), f"the schedule {self.schedule!r}"),
             (self.optimizer in ("adam", "sgd"), f"the optimizer {self.optimizer!r}"),
+            (self.precision in ("float32", "bfloat16"), f"the precision {self.precision!r}"),
             (self.weight_decay >= 0.0, f"a weight decay of {self.weight_decay}"),
             (self.clip_norm is None or self.clip_norm > 0.0, f"a gradient norm of {self.clip_norm}"),
             (self.temperature > 0.0, f"a temperature of {self.temperature}"),

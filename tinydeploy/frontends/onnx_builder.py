@@ -70,12 +70,17 @@ class Draft:
 
 @dataclass(eq=False)
 class Step:
-    """A node of the graph to be."""
+    """A node of the graph to be.
+
+    Attributes:
+        norm_scale: the scale of the batch norm that it is, or that was folded into it, a number a channel.
+    """
 
     name: str
     op: Op
     inputs: list[Draft]
     output: Draft
+    norm_scale: Array | None = None
 
 
 @dataclass(frozen=True)

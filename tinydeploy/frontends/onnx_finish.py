@@ -37,6 +37,7 @@ def finish(builder: Builder, outputs: Sequence[tuple[str, Flow]], name: str, sou
         tuple(d.name for d, _ in builder.inputs),
         tuple(d.name for d, _ in ends),
         source=source,
+        norm_scales={s.name: s.norm_scale for s in steps if s.norm_scale is not None},
     )
     verify(graph)
     stripped = strip_borders(graph)

@@ -207,6 +207,7 @@ def batch_norm(at: At) -> Flow:
     step = linear_behind(at.builder, x, at.single(0))
     if step is not None and x.view.axes[1] == x.view.memory[-1:]:
         fold_affine(at.builder, step, factor, offset)
+        step.norm_scale = scale
         return x
     name = at.input_names[1] or at.name
     if len(x.view.axes) in (3, 4):
@@ -214,6 +215,7 @@ def batch_norm(at: At) -> Flow:
         kernel = _float_constant(name, factor.reshape(1, 1, 1, -1))
         inputs = [image, kernel, _float_constant(f"{name}/shift", offset)]
         draft = at.builder.emit(at.output, ops.DepthwiseConv2D(), inputs, at.name)
+        at.builder.producers[draft].norm_scale = scale
         return at.fresh(draft, image_view(at.output, draft, len(x.view.axes)))
     rank = len(x.view.axes)
     held = at.builder.place(x, [[0], [1], *([a] for a in range(2, rank))])
@@ -221,6 +223,8 @@ def batch_norm(at: At) -> Flow:
     product_ = at.builder.emit(
         f"{at.output}/scaled", ops.Mul(), [held, _float_constant(name, factor.reshape(shape))]
     )
+    if rank == 2:
+        at.builder.producers[product_].norm_scale = scale
     shifted = [product_, _float_constant(f"{name}/shift", offset.reshape(shape))]
     draft = at.builder.emit(at.output, ops.Add(), shifted, at.name)
     return at.fresh(draft, x.view)

@@ -16,6 +16,7 @@ from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.limits import MAX_FILE_BYTES, MAX_NODES
 from tinydeploy.ir.verify import verify
 from tinydeploy.passes.borders import strip_borders
+from tinydeploy.passes.layouts import fold_layouts, has_transposes
 
 
 def read_tflite(path: Path) -> Graph:
@@ -28,7 +29,7 @@ def read_tflite(path: Path) -> Graph:
 
 
 def parse_tflite(data: bytes, name: str, source: str) -> Graph:
-    """The verified graph of a .tflite file's bytes, borders stripped (see `passes.borders`).
+    """The verified graph of a .tflite file's bytes, borders stripped (`passes.borders`, `passes.layouts`).
 
     Values keep the tensors' names, repeated ones with a suffix; a node is called like its output.
 
@@ -45,6 +46,10 @@ def parse_tflite(data: bytes, name: str, source: str) -> Graph:
     from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
 
     graph = strip_borders(_Reading(schema, schema.Model.GetRootAs(data, 0), source).graph(name))
+    if has_transposes(graph):
+        verify(graph)
+        # A model may quantize before it transposes, or after.
+        graph = strip_borders(fold_layouts(graph))
     verify(graph)
     return graph
 

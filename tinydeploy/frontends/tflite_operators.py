@@ -14,6 +14,7 @@ from tinydeploy.ir.op import Op
 from tinydeploy.ir.types import Array, DType, Value
 from tinydeploy.ops import Activation, Padding
 from tinydeploy.ops.window import same_padding
+from tinydeploy.passes.layouts import Transpose
 
 # A table without fields: every accessor on it answers with the schema's default.
 _NO_OPTIONS = (b"\x04\x00\x04\x00\x04\x00\x00\x00", 4)
@@ -236,6 +237,14 @@ def _concatenation(at: Operator) -> Op:
     return ops.Concatenation(axis + len(at.result.shape) if axis < 0 else axis)
 
 
+def _transpose(at: Operator) -> Op:
+    rank = len(at.value(0).shape)
+    order = at.constant(1, DType.INT32)
+    if order.size != rank:
+        raise DeployError(f"a permutation of {order.size} axes for an input with {rank} axes")
+    return Transpose(tuple(order.ravel().tolist()))
+
+
 def _softmax(at: Operator) -> Op:
     beta = at.options("SoftmaxOptions").Beta()
     if not (math.isfinite(beta) and beta > 0):
@@ -265,4 +274,6 @@ READERS: Mapping[str, Reader] = {
     "RESHAPE": Reader(_reshape, (1, 2), kept=1),
     "SOFTMAX": Reader(_softmax),
     "SQUEEZE": Reader(_output_shape, kept=1),
+    # Folded into the borders of the graph; no other code meets it.
+    "TRANSPOSE": Reader(_transpose, (2, 2), kept=1),
 }

@@ -38,6 +38,7 @@ class Builder:
         constants: arrays by their name in the program, in PyTorch's layout.
         paths: the module path of constants.
         held: activations by their name in the program.
+        norm_scales: scales of batch norms by the name of the node that multiplies by them.
     """
 
     constants: dict[str, Array]
@@ -45,6 +46,7 @@ class Builder:
     held: dict[str, Held] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
     nodes: list[Node] = field(default_factory=list)
+    norm_scales: dict[str, Array] = field(default_factory=dict)
     _elements: int = 0
 
     def input(self, name: str, shape: Shape, layout: Callable[[Shape], Order]) -> Value:

@@ -150,6 +150,7 @@ def _assemble(
         tuple(input_borders),
         tuple(output_borders),
         source,
+        builder.norm_scales,
     )
     return fuse_activations(fold_affine(fold_pads(drop_unused(graph))))
 

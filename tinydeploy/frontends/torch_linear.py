@@ -156,6 +156,10 @@ def batch_norm(at: At) -> Held:
     along = (1, -1, *(1,) * (x.rank - 2))
     name = at.name_from(weight if weight is not None else at.get("running_mean"))
     scaled = affine(at, ops.Mul(), x, scale.reshape(along), f"{name}.scale")
+    if weight is not None:
+        gamma = constant_as_held(at.array(weight, "weight").reshape(along), x).ravel()
+        if gamma.shape == scaled.value.shape[-1:]:
+            at.builder.norm_scales[scaled.value.name] = gamma
     return affine(at, ops.Add(), scaled, shift.reshape(along), f"{name}.shift")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
@@ -93,6 +93,9 @@ class Graph:
         inputs, outputs: names of values, in the source model's order.
         input_borders, output_borders: how the source model presents each of them.
         source: the file or factory it came from, for messages.
+        norm_scales: by node name the learned scale (gamma) of the batch norm that the node is, or that was
+            folded into it: float, one number a channel of its output. The weights hold it already; it is
+            kept because it says how much each channel matters.
     """
 
     name: str
@@ -103,9 +106,11 @@ class Graph:
     input_borders: tuple[Border, ...] = ()
     output_borders: tuple[Border, ...] = ()
     source: str = ""
+    norm_scales: Mapping[str, Array] = field(default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "values", MappingProxyType(dict(self.values)))
+        object.__setattr__(self, "norm_scales", MappingProxyType(dict(self.norm_scales)))
         if not self.input_borders:
             object.__setattr__(self, "input_borders", tuple(Border(n) for n in self.inputs))
         if not self.output_borders:

@@ -7,7 +7,7 @@ import enum
 import zlib
 from collections.abc import Iterator
 
-from tinydeploy.ir.graph import Border, Graph, Node
+from tinydeploy.ir.graph import Border, Graph, Layout, Node
 from tinydeploy.ir.op import Op
 from tinydeploy.ir.types import Quantization, Value
 from tinydeploy.ir.verify import node_macs
@@ -78,8 +78,16 @@ def _node_line(graph: Graph, node: Node, numbers: dict[str, str]) -> str:
     return f"{outputs} = {node.op.kind}({inputs}){given}{cost}  {node.name!r}"
 
 
+def layout_text(layout: Layout) -> str:
+    """`1x3x32x32 NCHW`: the source's shape, and the order of its axes where that has a name."""
+    known = {(0, 2, 3, 1): " NCHW", (0, 2, 1): " NCL"} if layout.split == layout.shape else {}
+    return shape_text(layout.shape) + known.get(layout.permutation, "")
+
+
 def _border_text(border: Border) -> str:
-    return f" (float32 {border.name!r} in the source model)" if border.is_float else ""
+    parts = [f"float32 {border.name!r}"] if border.is_float else []
+    parts += [] if border.layout is None else [layout_text(border.layout)]
+    return f" ({', '.join(parts)} in the source model)" if parts else ""
 
 
 def _quantization_text(quant: Quantization) -> str:

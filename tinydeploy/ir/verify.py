@@ -132,9 +132,17 @@ def _verify_nodes(graph: Graph, where: str) -> None:
         except DeployError as error:
             raise DeployError(error.fact, where=here, hint=error.hint) from None
         known.update(node.outputs)
+    _verify_norm_scales(graph, where)
     for name in graph.outputs:
         if name not in known:
             raise DeployError(f"nothing computes the output {name!r}", where=where)
+
+
+def _verify_norm_scales(graph: Graph, where: str) -> None:
+    outputs = {node.name: graph.value(node.outputs[0]) for node in graph.nodes}
+    for name, scale in graph.norm_scales.items():
+        if name not in outputs or scale.shape != outputs[name].shape[-1:]:
+            raise DeployError("has a batch-norm scale that does not fit", where=f"{where}: {name!r}")
 
 
 def _verify_edges(graph: Graph, node: Node, known: set[str], here: str) -> None:

@@ -19,7 +19,8 @@ def fold_affine(graph: Graph) -> Graph:
     """Folds MUL and ADD by a constant per channel into the linear layer that alone feeds them.
 
     Requires: a float graph in execution order. Ensures: the same outputs to float rounding; folded constants
-    are computed in double precision and rounded once. Returns the graph itself where nothing changed.
+    are computed in double precision and rounded once; the batch-norm scale of a product goes to the layer.
+    Returns the graph itself where nothing changed.
     """
     return _Folding(graph).run()
 
@@ -40,6 +41,7 @@ class _Folding:
         self._made = producers(graph)
         self._nodes: dict[str, Node] = {n.name: n for n in graph.nodes}
         self._scaled: dict[str, _Scaled] = {}
+        self._norms = dict(graph.norm_scales)
 
     def run(self) -> Graph:
         for node in self._graph.nodes:
@@ -49,7 +51,8 @@ class _Folding:
         values: dict[str, Value] = {}
         for name, scaled in self._scaled.items():
             self._nodes[name] = self._finished(scaled, values)
-        return with_nodes(self._graph, self._nodes.values(), values)
+        graph = replace(self._graph, norm_scales=self._norms)
+        return with_nodes(graph, self._nodes.values(), values)
 
     def _fold(self, node: Node) -> None:
         if not isinstance(node.op, ops.Add | ops.Mul):
@@ -77,6 +80,8 @@ class _Folding:
             along[axis] = -1
             scaled.weights = scaled.weights * channel.reshape(along)
             scaled.bias = scaled.bias * channel
+            if node.name in self._norms:
+                self._norms[producer.name] = self._norms.pop(node.name)
         else:
             scaled.bias = scaled.bias + channel
         fused = replace(op, activation=node.op.activation)

@@ -27,4 +27,10 @@ def with_nodes(graph: Graph, nodes: Iterable[Node], values: Mapping[str, Value] 
     kept = tuple(nodes)
     used = {n for node in kept for n in (*node.inputs, *node.outputs)} | {*graph.inputs, *graph.outputs}
     known = {**graph.values, **(values or {})}
-    return replace(graph, nodes=kept, values={name: v for name, v in known.items() if name in used})
+    names = {node.name for node in kept}
+    return replace(
+        graph,
+        nodes=kept,
+        values={name: v for name, v in known.items() if name in used},
+        norm_scales={name: scale for name, scale in graph.norm_scales.items() if name in names},
+    )

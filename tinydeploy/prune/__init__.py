@@ -3,7 +3,12 @@
 from tinydeploy.prune.apply import mask, remove
 from tinydeploy.prune.groups import Channel, Group, Groups, find_groups
 from tinydeploy.prune.importance import IMPORTANCES, importance
-from tinydeploy.prune.select import select_by_macs, select_by_params, select_by_ratio
+from tinydeploy.prune.select import (
+    select_by_macs,
+    select_by_params,
+    select_by_ratio,
+    select_over_all,
+)
 
 __all__ = [
     "IMPORTANCES",
@@ -17,4 +22,5 @@ __all__ = [
     "select_by_macs",
     "select_by_params",
     "select_by_ratio",
+    "select_over_all",
 ]

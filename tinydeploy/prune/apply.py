@@ -46,7 +46,13 @@ def remove(graph: Graph, groups: Groups, removed: frozenset[int]) -> Graph:
         if value.shape:
             values[name] = replace(value, shape=(*value.shape[:-1], len(indices)))
     used = {n for node in nodes for n in node.inputs if n is not None} | set(kept)
-    result = replace(graph, values={n: v for n, v in values.items() if n in used}, nodes=tuple(nodes))
+    outputs = {node.name: node.outputs[0] for node in nodes}
+    result = replace(
+        graph,
+        values={n: v for n, v in values.items() if n in used},
+        nodes=tuple(nodes),
+        norm_scales={n: scale[kept[outputs[n]]] for n, scale in graph.norm_scales.items()},
+    )
     verify(result)
     return result
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.prune.apply import remove
-from tinydeploy.prune.groups import Group, Groups
+from tinydeploy.prune.groups import Groups
 from tinydeploy.prune.select import Importance, SelectOptions, select_by_ratio
 
 RATIOS = (0.125, 0.25, 0.375, 0.5, 0.625, 0.75)
@@ -24,12 +24,14 @@ class SensitivityPoint:
     Attributes:
         score: accuracy then.
         macs: of the whole network then.
+        left: channels of the group then; the divisor rounds them up.
     """
 
     group: str
     ratio: float
     score: float
     macs: int
+    left: int
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,12 @@ class Sensitivity:
                 stopped.add(point.group)
         return result
 
+    def to_json(self) -> dict[str, object]:
+        return {
+            "baseline": self.baseline,
+            "points": [asdict(p) for p in self.points],
+        }
+
 
 def scan_sensitivity(
     graph: Graph,
@@ -61,29 +69,27 @@ def scan_sensitivity(
     options: SelectOptions | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Sensitivity:
-    """Prunes every group by every ratio in RATIOS, one at a time, and scores the network without training."""
+    """Prunes every group by every ratio in RATIOS, one at a time, and scores the network without training.
+
+    Groups with a ratio of their own in `options.ratios` are left out.
+    """
     options = options or SelectOptions()
+    alone = replace(options, ratios={})
+    baseline = score(graph)
+    # Ratios that the divisor rounds to the same channels are scored once.
+    known = {frozenset[int](): (baseline, graph_macs(graph))}
     points: list[SensitivityPoint] = []
-    total = len(groups.groups) * len(RATIOS)
-    for group in groups.groups:
+    scanned = [g for g in groups.groups if g.name not in options.ratios]
+    for group in scanned:
         for ratio in RATIOS:
-            points.append(_point(graph, groups, importance, score, options, (group, ratio)))
-            progress(len(points), total)
-    return Sensitivity(score(graph), tuple(points))
-
-
-def _point(
-    graph: Graph,
-    groups: Groups,
-    importance: Importance,
-    score: Score,
-    options: SelectOptions,
-    at: tuple[Group, float],
-) -> SensitivityPoint:
-    group, ratio = at
-    removed = select_by_ratio(groups, importance, {group.name: ratio}, options)
-    smaller = remove(graph, groups, removed)
-    return SensitivityPoint(group.name, ratio, score(smaller), graph_macs(smaller))
+            removed = select_by_ratio(groups, importance, {group.name: ratio}, alone)
+            if removed not in known:
+                smaller = remove(graph, groups, removed)
+                known[removed] = score(smaller), graph_macs(smaller)
+            left = len(group.channels) - len(removed)
+            points.append(SensitivityPoint(group.name, ratio, *known[removed], left))
+            progress(len(points), len(scanned) * len(RATIOS))
+    return Sensitivity(baseline, tuple(points))
 
 
 def choose_ratios(
@@ -102,7 +108,7 @@ def choose_ratios(
     so the threshold that holds for all is below the drop that is allowed.
     """
     options = options or SelectOptions()
-    best: frozenset[int] = frozenset()
+    best = select_by_ratio(groups, importance, {}, options)
     low, high = 0.0, drop
     for _ in range(steps):
         middle = (low + high) / 2

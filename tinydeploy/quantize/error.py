@@ -67,7 +67,7 @@ def layer_errors(float_graph: Graph, int_graph: Graph, inputs: Sequence[Array]) 
             signal[name] += float(np.sum(f**2))
             noise[name] += float(np.sum((f - q) ** 2))
     return tuple(
-        LayerError(n.name, n.op.kind, _decibels(signal[n.outputs[0]], noise[n.outputs[0]])) for n in nodes
+        LayerError(n.name, n.op.kind, decibels(signal[n.outputs[0]], noise[n.outputs[0]])) for n in nodes
     )
 
 
@@ -81,7 +81,8 @@ def _clamp(x: Array, ends: Ends) -> Array:
     return x if low is None and high is None else np.clip(x, low, high)
 
 
-def _decibels(signal: float, noise: float) -> float:
+def decibels(signal: float, noise: float) -> float:
+    """`10 log10(signal / noise)` of two powers; infinite without noise, minus infinite without a signal."""
     if noise == 0.0:
         return math.inf
     return 10.0 * math.log10(signal / noise) if signal > 0.0 else -math.inf

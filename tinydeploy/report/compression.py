@@ -2,46 +2,94 @@
 
 from __future__ import annotations
 
-import math
-
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
-from tinydeploy.compression import Compression, Stage
+from tinydeploy.compression import ACCURACY, Compression, Stage
+from tinydeploy.prune.names import short_name
+from tinydeploy.report.difference import decibel_text
 from tinydeploy.report.tables import text_table
+
+_BAR = 24
 
 
 def compression_report(c: Compression, folder: str) -> RenderableType:
-    """A column a stage, and what was written."""
+    """Before and after, the widths, the goal, and what was written."""
+    parts: list[RenderableType] = [_stages(c)]
+    if c.reached is not None:
+        r = c.reached
+        parts.append(
+            Text(
+                f"{r.kind} on {c.target}, int8: {r.text(r.before)} unpruned, {r.text(r.after)} now,"
+                f" {r.text(r.allowed)} allowed"
+            )
+        )
+    if c.widths:
+        parts += [Text(), _widths(c)]
+    if c.sensitivity is not None:
+        parts += [Text(), _sensitivity(c)]
+    parts.append(Text())
+    if c.first_bad is not None:
+        bad = f"{short_name(c.first_bad.name)} ({c.first_bad.sqnr_db:.1f} dB)"
+        parts.append(Text(f"first layer that int8 spoils: {bad}; --debug-layers prints all", style="yellow"))
+    if c.missed is not None:
+        parts.append(Text(f"missed: {c.missed}", style="bold red"))
+    if c.missed is None or c.forced:
+        plot = "" if c.sensitivity is None else ", sensitivity.svg"
+        parts.append(Text(f"{folder}: model.onnx, model.tflite, report.json{plot}"))
+    else:
+        parts.append(Text("nothing was written (--force writes all the same)"))
+    return Group(*parts)
+
+
+def _stages(c: Compression) -> Table:
+    """A column a stage, and what the last is to the first."""
     table = text_table("", "")
     for stage in c.stages:
         table.add_column(stage.name, justify="right", no_wrap=True)
+    table.add_column("change", justify="right", no_wrap=True)
     if c.metric is not None:
-        table.add_row(c.metric, *(_value(s, c.metric) for s in c.stages))
+        table.add_row(c.metric, *(_value(s, c.metric) for s in c.stages), _value_change(c))
     for what, numbers in (
         ("MACs", [s.macs for s in c.stages]),
         ("parameters", [s.params for s in c.stages]),
         ("weights B", [s.weights_bytes for s in c.stages]),
-        ("arena B", [s.arena_bytes for s in c.stages]),
+        (f"arena B ({c.target})", [s.arena_bytes for s in c.stages]),
     ):
-        table.add_row(what, *(f"{n:,}" for n in numbers))
-    parts: list[RenderableType] = [table]
-    if c.widths:
-        widths = text_table("channels", "group")
-        for name in ("before", "after"):
-            widths.add_column(name, justify="right")
-        for name, before, after in c.widths:
-            widths.add_row(name.split(";", 1)[0], str(before), str(after))
-        parts.append(widths)
-    if c.sensitivity is not None:
-        parts.append(_sensitivity(c))
-    if c.missed is not None:
-        parts.append(Text(f"accuracy missed: {c.missed}", style="bold red"))
-    if c.missed is None or c.forced:
-        parts.append(Text(f"{folder}: model.onnx, model.tflite, report.json"))
-    else:
-        parts.append(Text("nothing was written (--force writes all the same)"))
-    return Group(*parts)
+        table.add_row(what, *(f"{n:,}" for n in numbers), _change(numbers[0], numbers[-1]))
+    return table
+
+
+def _value_change(c: Compression) -> Text:
+    before, after = c.stages[0].value, c.stages[-1].value
+    if before is None or after is None:
+        return Text("-")
+    missed = c.missed is not None and c.missed.startswith(ACCURACY)
+    text = (
+        f"{after - before:+.2%}".replace("%", " points") if c.metric == "accuracy" else _change(before, after)
+    )
+    return Text(text, style="bold red" if missed else "")
+
+
+def _change(before: float, after: float) -> str:
+    if after == before:
+        return "same"
+    return f"{after / before - 1.0:+.1%}" if before else "-"
+
+
+def _widths(c: Compression) -> Table:
+    """A row a group: its channels before and after, and what is left as a bar."""
+    table = text_table("", "channels of")
+    for name in ("before", "after"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("left", no_wrap=True)
+    for name, before, after in c.widths:
+        full = max(round(_BAR * after / before), 1)
+        bar = Text("█" * full, style="green" if after == before else "cyan")
+        bar.append("░" * (_BAR - full), style="dim").append(f" {after / before:.0%}")
+        table.add_row(short_name(name), str(before), str(after), bar)
+    return table
 
 
 def _value(stage: Stage, metric: str) -> str:
@@ -54,16 +102,19 @@ def _sensitivity(c: Compression) -> RenderableType:
     """A row a group: the accuracy left at each ratio, with a bar for the eye."""
     assert c.sensitivity is not None
     ratios = sorted({p.ratio for p in c.sensitivity.points})
-    table = text_table("sensitivity: accuracy when one group alone is pruned", "group")
+    table = text_table(f"{c.metric} with the channels of one group pruned by", "group")
     for ratio in ratios:
         table.add_column(f"{ratio:.1%}", justify="right", no_wrap=True)
     for name, _, _ in c.widths:
         points = {p.ratio: p.score for p in c.sensitivity.points if p.group == name}
-        table.add_row(name.split(";", 1)[0], *(_bar(points[r]) for r in ratios))
+        if points:
+            table.add_row(short_name(name), *(_bar(points[r], c.metric) for r in ratios))
     return table
 
 
-def _bar(score: float) -> str:
+def _bar(score: float, metric: str | None) -> str:
+    if metric != "accuracy":
+        return f"{-score:.3g}"
     blocks = "▁▂▃▄▅▆▇█"
     return f"{score:.3f}{blocks[min(max(int(score * 8), 0), 7)]}"
 
@@ -73,8 +124,7 @@ def layer_error_report(c: Compression) -> RenderableType:
     table = text_table("error of each layer, int8 against float", "layer", "op")
     table.add_column("SQNR dB", justify="right")
     for e in c.errors:
-        shown = f"{e.sqnr_db:.1f}" if math.isfinite(e.sqnr_db) else "exact" if e.sqnr_db > 0 else "lost"
-        table.add_row(e.name.split(";", 1)[0], e.op, shown)
+        table.add_row(short_name(e.name), e.op, decibel_text(e.sqnr_db))
     bad = c.first_bad
     verdict = (
         "no layer is below 10 dB" if bad is None else f"first bad layer: {bad.name} ({bad.sqnr_db:.1f} dB)"

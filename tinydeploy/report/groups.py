@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from tinydeploy.prune import Groups
+from tinydeploy.prune.names import short_name
 
 
 def groups_text(groups: Groups) -> str:
@@ -10,10 +11,10 @@ def groups_text(groups: Groups) -> str:
     lines = [f"{len(groups.groups)} prunable groups"]
     for number, group in enumerate(groups.groups):
         lines.append(f"group {number}: {len(group.channels)} channels")
-        lines += [f"  writes {_short(name)}" for name in group.layers]
-        lines += [f"  reads  {_short(name)}" for name in group.consumers]
+        lines += [f"  writes {short_name(name)}" for name in group.layers]
+        lines += [f"  reads  {short_name(name)}" for name in group.consumers]
     if groups.frozen:
-        lines.append("kept as they are: " + ", ".join(_short(name) for name in groups.frozen))
+        lines.append("kept as they are: " + ", ".join(short_name(name) for name in groups.frozen))
     return "\n".join(lines) + "\n"
 
 
@@ -28,7 +29,3 @@ def groups_document(groups: Groups) -> list[dict[str, object]]:
         }
         for g in groups.groups
     ]
-
-
-def _short(name: str) -> str:
-    return name.split(";", 1)[0]

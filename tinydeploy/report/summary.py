@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.graph import Border, Graph, Node
 from tinydeploy.ir.show import attributes
 from tinydeploy.ir.types import Value
 from tinydeploy.ir.verify import graph_macs, node_macs
@@ -15,16 +15,26 @@ def graph_summary(graph: Graph, model: str) -> dict[str, object]:
         "model": model,
         "macs": graph_macs(graph),
         "params": graph_params(graph),
-        "inputs": [
-            {**_value(graph.value(n)), "float_in_source_model": b.is_float}
-            for n, b in zip(graph.inputs, graph.input_borders, strict=True)
-        ],
-        "outputs": [
-            {**_value(graph.value(n)), "float_in_source_model": b.is_float}
-            for n, b in zip(graph.outputs, graph.output_borders, strict=True)
-        ],
+        "transposes": transposes(graph),
+        "inputs": [_port(graph, *pair) for pair in zip(graph.inputs, graph.input_borders, strict=True)],
+        "outputs": [_port(graph, *pair) for pair in zip(graph.outputs, graph.output_borders, strict=True)],
         "ops": [_node(graph, node) for node in graph.nodes],
     }
+
+
+def transposes(graph: Graph) -> dict[str, int]:
+    """How often data changes its order: between layers, and at the borders for the source's sake."""
+    borders = (*graph.input_borders, *graph.output_borders)
+    return {
+        "layers": sum(node.op.kind == "TRANSPOSE" for node in graph.nodes),
+        "borders": sum(b.layout is not None for b in borders),
+    }
+
+
+def _port(graph: Graph, name: str, border: Border) -> dict[str, object]:
+    value = graph.value(name)
+    shape = value.shape if border.layout is None else border.layout.shape
+    return {**_value(value), "float_in_source_model": border.is_float, "source_shape": list(shape)}
 
 
 def _node(graph: Graph, node: Node) -> dict[str, object]:

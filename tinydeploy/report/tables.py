@@ -112,6 +112,8 @@ def _verdicts(targets: Sequence[TargetProfile]) -> list[Text]:
         if latency.cycles is not None:
             cycles = "" if latency.latency_ms is None else f", {latency.cycles:,} cycles"
             lines.append(Text(f"  {latency.text}{cycles}: {shares_text(latency.parts)}"))
+        if t.energy is not None:
+            lines.append(Text(f"  energy {t.energy.text}"))
         lines += [Text(f"  {note}", style="dim") for note in latency.notes]
     note = (
         "Flash, RAM and instructions are measured: the emitted code was linked and run on an emulated core."
@@ -152,7 +154,10 @@ def export_report(e: Export) -> RenderableType:
 
 
 def targets_report(targets: Iterable[Target]) -> RenderableType:
-    table = text_table("", "target", "core", "what")
+    table = text_table("")
+    table.add_column("target", no_wrap=True)
+    table.add_column("core")
+    table.add_column("what")
     for name in ("MHz", "flash KB", "RAM KB"):
         table.add_column(name, justify="right", no_wrap=True)
     for t in targets:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Protocol
 
@@ -12,9 +12,17 @@ from torch import Tensor, nn
 from tinydeploy import ops
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array, constant
 from tinydeploy.ir.verify import site_of
-from tinydeploy.trainable.forward import FORWARD
+from tinydeploy.trainable.forward import FORWARD, clamp
+from tinydeploy.trainable.normalization import (
+    MOMENTUM,
+    Normalization,
+    Statistics,
+    fold_into,
+    normalized_nodes,
+)
 
 
 class Simulation(Protocol):
@@ -40,6 +48,7 @@ class Trainable(nn.Module):
         graph: the graph that it was made from; its weights stay as they were.
         simulation: None for float training. With one, training sees simulated quantization, and
             evaluation mode runs the integer engine.
+        norms: by node name, the batch normalizations that `normalize` put in; folded by `to_graph`.
 
     Raises:
         DeployError: the graph is not float, or holds an op without a trainable form.
@@ -50,6 +59,8 @@ class Trainable(nn.Module):
         _check(graph)
         self.graph = graph
         self.simulation: Simulation | None = None
+        self.norms = nn.ModuleDict()
+        self._norm_of: dict[str, str] = {}
         self._attributes: dict[str, str] = {}
         for i, value in enumerate(v for v in graph.constants() if v.dtype.is_float):
             # PyTorch forbids dots in the names of parameters.
@@ -98,6 +109,53 @@ class Trainable(nn.Module):
                 return node.inputs[0], node.op.beta if isinstance(node.op, ops.Softmax) else 1.0
         return self.graph.outputs[0], 1.0
 
+    def normalize(self, x: Tensor, wanted: Mapping[str, Statistics] | None = None) -> dict[str, Tensor]:
+        """Puts a batch normalization behind every convolution that can have one.
+
+        Args:
+            x: samples (samples, *shape of the graph's one input) that set where the statistics start.
+            wanted: by node, the mean and variance (channels,) that its outputs are to have; without, they
+                keep those that they have, and nothing changes.
+
+        Returns:
+            Every activation of these samples by name.
+        """
+        for i, node in enumerate(normalized_nodes(self.graph, self.logits_name()[0])):
+            self._norm_of[node.name] = key = f"n{i}"
+            self.norms[key] = norm = Normalization(self.graph.value(node.outputs[0]).shape[-1])
+            norm.wanted = None if wanted is None else wanted.get(node.name)
+            norm.measuring = True
+        with torch.no_grad():
+            values = self.values(x)
+        for norm in self._normalizations():
+            norm.measuring = False
+        return values
+
+    def statistics(self) -> dict[str, Statistics]:
+        """Mean and variance (channels,) of each normalized node's outputs, before its activation."""
+        norms = {name: self.norms[key] for name, key in self._norm_of.items()}
+        return {name: n.statistics() for name, n in norms.items() if isinstance(n, Normalization)}
+
+    def settle(self, batches: Iterable[Tensor]) -> None:
+        """Sets the running statistics to their mean over the batches, with the weights as they are now.
+
+        The average that training kept lags behind the weights. Source: Wu and Johnson 2021, "Rethinking
+        'Batch' in BatchNorm", section 3 (precise batch norm).
+        """
+        was, norms = self.training, self._normalizations()
+        self.train()
+        with torch.no_grad():
+            for count, x in enumerate(batches, start=1):
+                for norm in norms:
+                    norm.momentum = 1.0 / count
+                self.values(x)
+        for norm in norms:
+            norm.momentum = MOMENTUM
+        self.train(was)
+
+    def _normalizations(self) -> list[Normalization]:
+        return [m for m in self.norms.values() if isinstance(m, Normalization)]
+
     def values(self, *inputs: Tensor) -> dict[str, Tensor]:
         """Every activation by name, as training sees them."""
         simulation = self.simulation
@@ -107,17 +165,29 @@ class Trainable(nn.Module):
         for node in self.graph.nodes:
             site = site_of(self.graph, node)
             operands = [self._operand(values, node, i) for i in range(len(node.inputs))]
-            y = FORWARD[type(node.op)](node.op, site, operands)
+            y = self._run_node(node, site, operands)
             name = node.outputs[0]
             values[name] = y if simulation is None else simulation.activation(name, y)
         return values
 
+    def _run_node(self, node: Node, site: Site, operands: list[Tensor | None]) -> Tensor:
+        norm = self._norm_of.get(node.name)
+        if norm is None or not isinstance(node.op, ops.Conv2D | ops.DepthwiseConv2D):
+            return FORWARD[type(node.op)](node.op, site, operands)
+        linear = replace(node.op, activation=ops.Activation.NONE)
+        y: Tensor = self.norms[norm](FORWARD[type(linear)](linear, site, operands))
+        return clamp(y, node.op.activation)
+
     def to_graph(self) -> Graph:
         """The graph with the weights as they are now."""
+        now = {name: self.get_parameter(a).detach() for name, a in self._attributes.items()}
+        for node in self.graph.nodes:
+            norm = self.norms[self._norm_of[node.name]] if node.name in self._norm_of else None
+            if isinstance(norm, Normalization):
+                weights, bias = str(node.inputs[1]), str(node.inputs[2])
+                now[weights], now[bias] = fold_into(node, now[weights], now[bias], norm)
         values = dict(self.graph.values)
-        for name, attribute in self._attributes.items():
-            data = self.get_parameter(attribute).detach().cpu().numpy()
-            values[name] = constant(name, data)
+        values.update({name: constant(name, data.cpu().numpy()) for name, data in now.items()})
         return replace(self.graph, values=values)
 
     def to_quantized_graph(self) -> Graph:

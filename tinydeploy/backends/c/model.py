@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode
 from tinydeploy.backends.c.lower import lower
 from tinydeploy.errors import DeployError
-from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.graph import Border, Graph, Node
 from tinydeploy.ir.types import DType, Value
 from tinydeploy.ir.verify import site_of
 from tinydeploy.plan import KernelChoice, Kernels, Plan
@@ -45,11 +45,11 @@ class Layer:
 
 @dataclass(frozen=True)
 class Port:
-    """An input or output of the generated model: `input` or `output_1`, and its value."""
+    """An input or output of the generated model: `input` or `output_1`, its value and its border."""
 
     label: str
     value: Value
-    is_float: bool
+    border: Border
 
     @property
     def ctype(self) -> str:
@@ -116,17 +116,17 @@ def lower_model(graph: Graph, plan: Plan, kernels: Kernels, name: str) -> Model:
         graph,
         plan,
         tuple(layers),
-        _ports("input", graph, graph.inputs, [b.is_float for b in graph.input_borders]),
-        _ports("output", graph, graph.outputs, [b.is_float for b in graph.output_borders]),
+        _ports("input", graph, graph.inputs, graph.input_borders),
+        _ports("output", graph, graph.outputs, graph.output_borders),
     )
 
 
-def _ports(stem: str, graph: Graph, names: tuple[str, ...], floats: list[bool]) -> tuple[Port, ...]:
+def _ports(stem: str, graph: Graph, names: tuple[str, ...], borders: tuple[Border, ...]) -> tuple[Port, ...]:
     # With one input and one output the labels carry no number; otherwise every one does.
     numbered = len(graph.inputs) > 1 or len(graph.outputs) > 1
     return tuple(
-        Port(f"{stem}_{i}" if numbered else stem, graph.value(n), is_float)
-        for i, (n, is_float) in enumerate(zip(names, floats, strict=True))
+        Port(f"{stem}_{i}" if numbered else stem, graph.value(n), border)
+        for i, (n, border) in enumerate(zip(names, borders, strict=True))
     )
 
 

@@ -13,7 +13,7 @@ from tinydeploy.backends.c.model import Model, Port, lower_model
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.ir.graph import Graph
 from tinydeploy.passes.outputs import copy_outputs
-from tinydeploy.plan import Plan, plan_memory
+from tinydeploy.plan import Kernels, Plan, plan_memory
 from tinydeploy.plan.select import select_kernels
 
 KERNEL_COMMON = "td_kernels.h"
@@ -85,13 +85,23 @@ def plan_project(graph: Graph, options: ExportOptions) -> tuple[Model, Plan]:
     """
     check_name(options.name)
     graph = copy_outputs(graph)
-    kernels = select_kernels(
+    kernels = _kernels(graph, options)
+    plan = plan_memory(graph, kernels)
+    return lower_model(graph, plan, kernels, options.name), plan
+
+
+def exported_arena(graph: Graph, options: ExportOptions) -> int:
+    """Bytes of the arena of a graph once it is exported."""
+    graph = copy_outputs(graph)
+    return plan_memory(graph, _kernels(graph, options)).arena_bytes
+
+
+def _kernels(graph: Graph, options: ExportOptions) -> Kernels:
+    return select_kernels(
         graph,
         has_dsp=options.dsp and options.optimize != "flash",
         spare_bytes=SPARE_BYTES[options.optimize],
     )
-    plan = plan_memory(graph, kernels)
-    return lower_model(graph, plan, kernels, options.name), plan
 
 
 def kernel_files(model: Model) -> list[str]:
@@ -222,12 +232,13 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
 
 
 def _port_document(port: Port) -> dict[str, object]:
-    value = port.value
+    value, layout = port.value, port.border.layout
     return {
         "name": value.name,
         "dtype": value.dtype.value,
         "shape": list(value.shape),
+        "source_shape": list(value.shape if layout is None else layout.shape),
         "scale": value.quant.scale,
         "zero_point": value.quant.zero_point,
-        "float_in_source_model": port.is_float,
+        "float_in_source_model": port.border.is_float,
     }

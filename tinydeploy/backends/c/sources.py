@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from tinydeploy.backends.c.model import Layer, Model, Port
 from tinydeploy.backends.c.syntax import array, comment, wrapped
-from tinydeploy.ir.show import attributes, shape_text
+from tinydeploy.ir.show import attributes, layout_text, shape_text
 
 _CTYPES = {"int8": "int8_t", "uint8": "uint8_t"}
 
@@ -39,7 +39,10 @@ def _port_macros(upper: str, port: Port) -> Iterator[str]:
     quant = value.quant
     layout = "NHWC" if len(value.shape) == 4 else "row-major"
     low, high = value.dtype.limits
-    if port.is_float:
+    if port.border.layout is not None:
+        source = layout_text(port.border.layout)
+        yield f"/* {source} in the source model; {shape_text(value.shape)} {layout} here. */"
+    if port.border.is_float:
         yield f"/* The source model takes real numbers here: use {prefix}_QUANTIZE and _DEQUANTIZE. */"
     yield f"#define {prefix}_SIZE {value.elements}"
     yield f"#define {prefix}_SHAPE {{ {', '.join(map(str, value.shape))} }}"

@@ -80,6 +80,8 @@ def instruction_cost(instruction: Instruction, before: Instruction | None, timin
         cost = timing.alu if figure is None else figure
     if before is not None and before.kind not in _MEMORY and before.writes & instruction.address_from:
         cost += timing.address_dependency
+    if before is not None and before.kind == "load" and before.writes & instruction.reads:
+        cost += timing.load_use
     return cost
 
 

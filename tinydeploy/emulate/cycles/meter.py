@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
+from tinydeploy.emulate.arch import Architecture, architecture_of
 from tinydeploy.emulate.cpu import Cpu
-from tinydeploy.emulate.cycles.loads import ALWAYS, Load, find_loads
+from tinydeploy.emulate.cycles.loads import ALWAYS, Load
 from tinydeploy.emulate.cycles.model import Cycles, cycles_of
-from tinydeploy.emulate.cycles.trace import Trace, Way
+from tinydeploy.emulate.cycles.trace import FlashCount, Trace, Way
 from tinydeploy.emulate.image import Image
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import Core, FlashTiming
@@ -34,10 +35,12 @@ class CycleCount:
         per_function: of each layer function and of ``NAME_run``, with what they called; None where there is
             no figure, and then the notes say why.
         notes: what the figure leaves out, or why there is none.
+        flash: lines that each function's code fetched; empty where no flash was simulated.
     """
 
     per_function: Mapping[str, Cycles] | None
     notes: tuple[str, ...] = ()
+    flash: Mapping[str, FlashCount] = field(default_factory=dict)
 
     @property
     def total(self) -> Cycles | None:
@@ -72,29 +75,30 @@ def count_cycles(
     """
     if core.timing is None:
         return CycleCount(None, (f"there is no table of timings for the core {core.name}",))
-    v8 = core.architecture == "armv8-m.main"
     trace = counted[0]
     notes: tuple[str, ...] = ()
     if flash is not None:
-        found = _trace_flash(code or image, counted, again, v8)
+        found = _trace_flash(code or image, architecture_of(core), counted, again)
         if found is None:
             return CycleCount(None, (_DISTURBED,))
         trace = found
     else:
         notes = ("waits for the flash are not in the cycles",)
     reader = Cpu(core, image, 0)
+    decode = reader.architecture.instructions
     try:
-        costs = cycles_of(trace, core.timing, flash, reader.read, v8=v8)
+        costs = cycles_of(trace, core.timing, flash, reader.read, decode)
         if core.timing.pairs is not None:
-            notes = (*notes, *_pairs_notes(trace, core.timing, flash, reader, v8=v8))
-        return CycleCount(costs, notes)
+            notes = (*notes, *_pairs_notes(trace, core.timing, flash, reader))
+        lines = {} if flash is None else dict(zip(trace.owners, trace.flash, strict=True))
+        return CycleCount(costs, notes, lines)
     except DeployError as error:
         return CycleCount(None, (str(error),))
 
 
-def _trace_flash(image: Image, counted: Traced, again: Again, v8: bool) -> Trace | None:
+def _trace_flash(image: Image, architecture: Architecture, counted: Traced, again: Again) -> Trace | None:
     """The run with its caches, or None where no way of seeing the reads leaves the run as it is."""
-    loads = find_loads(image, v8=v8)
+    loads = architecture.find_loads(image)
     # The hook on reads is known to disturb conditional loads; what else it may disturb, the comparison shows.
     ways: tuple[Way, ...] = ("reads", "addresses")
     if any(load.condition != ALWAYS for load in loads):
@@ -106,9 +110,9 @@ def _trace_flash(image: Image, counted: Traced, again: Again, v8: bool) -> Trace
     return None
 
 
-def _pairs_notes(
-    trace: Trace, timing: CoreTiming, flash: FlashTiming | None, reader: Cpu, *, v8: bool
-) -> Iterator[str]:
+def _pairs_notes(trace: Trace, timing: CoreTiming, flash: FlashTiming | None, reader: Cpu) -> Iterator[str]:
     """How far the pairing of instructions can be off, at the most."""
-    single = sum(cycles_of(trace, replace(timing, pairs=None), flash, reader.read, v8=v8).values(), Cycles())
+    decode = reader.architecture.instructions
+    one = cycles_of(trace, replace(timing, pairs=None), flash, reader.read, decode)
+    single = sum(one.values(), Cycles())
     yield f"two instructions at a time are modelled; one at a time would take {single.total:,} cycles"

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 
 from tinydeploy.emulate.cycles.cost import BlockCost, block_cost
-from tinydeploy.emulate.cycles.instructions import instructions_of
+from tinydeploy.emulate.cycles.instructions import Instruction
 from tinydeploy.emulate.cycles.trace import FlashCount, Trace
-from tinydeploy.emulate.thumb import disassembler
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import FlashTiming
 from tinydeploy.timing import CoreTiming
 
 _WORD = 4
+
+Decode = Callable[[bytes, int], Iterable[Instruction]]
+"""Gives the instructions of a block, from its bytes and its address."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,7 @@ def cycles_of(
     timing: CoreTiming,
     flash: FlashTiming | None,
     read: Callable[[int, int], bytes],
-    *,
-    v8: bool,
+    decode: Decode,
 ) -> Mapping[str, Cycles]:
     """Cycles of each function that was traced, by name; unused ones left out.
 
@@ -58,33 +59,32 @@ def cycles_of(
         timing: of the core.
         flash: of the board, whose caches were simulated in the trace; None for memory that never waits.
         read: gives the bytes of code at an address.
-        v8: whether the core is one of Armv8-M.
+        decode: gives the instructions of a block at an address.
 
     Raises:
         DeployError: an instruction was executed whose cost is not known.
     """
-    engine = disassembler(v8=v8)
     costs: dict[tuple[int, int], BlockCost] = {}
     totals = [Cycles()] * len(trace.owners)
     for (owner, address, size), (times, taken) in trace.blocks.items():
         if (address, size) not in costs:
-            costs[address, size] = _cost_at(engine, read(address, size), address, timing)
+            costs[address, size] = _cost_at(decode, read(address, size), address, timing)
         cost = costs[address, size]
         totals[owner] += Cycles(issue=times * cost.issue, branches=cost.branches(times, taken))
     if flash is not None:
-        totals = [total + _flash_cycles(n, flash) for total, n in zip(totals, trace.flash, strict=True)]
+        totals = [total + flash_cycles(n, flash) for total, n in zip(totals, trace.flash, strict=True)]
     found = zip(trace.owners, totals, strict=True)
     return {name: total for name, total in sorted(found) if total.total}
 
 
-def _cost_at(engine: object, code: bytes, address: int, timing: CoreTiming) -> BlockCost:
-    cost = block_cost(tuple(instructions_of(engine, code, address)), timing)
+def _cost_at(decode: Decode, code: bytes, address: int, timing: CoreTiming) -> BlockCost:
+    cost = block_cost(tuple(decode(code, address)), timing)
     if cost.unknown:
         raise DeployError("an instruction is not known, and so its cost is not", where=f"0x{address:08x}")
     return cost
 
 
-def _flash_cycles(count: FlashCount, flash: FlashTiming) -> Cycles:
+def flash_cycles(count: FlashCount, flash: FlashTiming) -> Cycles:
     """Waits of the core for the lines that one owner's code fetched.
 
     A cache adds the cycle in which it finds that it has not the line. A prefetch that is on has begun the

@@ -127,7 +127,8 @@ class NativeTracer:
                 load.condition,
                 load.size,
             )
-        flags = cpu.register_id("cpsr")
+        name = cpu.architecture.call.flags
+        flags = cpu.register_id(name) if name else 0
         given = (self._handle, at.ctypes.data, accesses, len(loads), cpu.native_register_reader(), flags)
         if not self._library.td_set_accesses(*given):
             raise DeployError("out of memory", where="the trace of a run")

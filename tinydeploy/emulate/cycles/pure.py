@@ -8,7 +8,7 @@ from typing import Any
 from tinydeploy.emulate.alignment import passes
 from tinydeploy.emulate.cpu import Cpu
 from tinydeploy.emulate.cycles.cache import Cache
-from tinydeploy.emulate.cycles.loads import Load
+from tinydeploy.emulate.cycles.loads import ALWAYS, Load
 from tinydeploy.emulate.cycles.trace import NOBODY, BlockKey, FlashCount, Plan, Trace, Way
 
 
@@ -92,7 +92,7 @@ class PureTracer:
             return
         cpu = self._cpu
         # Capstone counts conditions from 1.
-        if not passes(load.condition + 1, cpu.register("cpsr")):
+        if load.condition != ALWAYS and not passes(load.condition + 1, cpu.register("cpsr")):
             return
         target = load.literal + load.displacement
         target += cpu.register(load.base) if load.base else 0

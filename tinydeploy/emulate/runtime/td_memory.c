@@ -1,4 +1,4 @@
-/* memcpy, memset, memmove and their __aeabi_ names for a link without a C library.
+/* memcpy, memset, memmove and, on Arm, their __aeabi_ names for a link without a C library.
  *
  * Each function lies in a section of its own, so that a model pays only for those that it references.
  * Whole words are moved where the core allows it: a byte loop would make a large copy look five times as
@@ -83,6 +83,8 @@ void *memset(void *to, int value, size_t count)
     return to;
 }
 
+#if defined(__arm__)
+
 /* The run-time ABI swaps memset's last two arguments. */
 void __aeabi_memset(void *to, size_t count, int value)
 {
@@ -104,3 +106,5 @@ void *__aeabi_memcpy8(void *restrict to, const void *restrict from, size_t count
 void *__aeabi_memmove(void *to, const void *from, size_t count) ALIAS(memmove);
 void *__aeabi_memmove4(void *to, const void *from, size_t count) ALIAS(memmove);
 void *__aeabi_memmove8(void *to, const void *from, size_t count) ALIAS(memmove);
+
+#endif

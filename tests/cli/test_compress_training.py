@@ -1,0 +1,140 @@
+"""`compress` with training: a killed run goes on where it stopped, and options reach the training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tinydeploy import api
+from tinydeploy.errors import DeployError
+
+pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+MODEL = ROOT / "fixtures" / "digits" / "digits_float.tflite"
+SAMPLES = ROOT / "fixtures" / "digits" / "samples.npz"
+BATCH = 50
+STEPS = 4
+"""200 samples in batches of 50."""
+
+LOSS = """
+import os, signal
+from torch.nn import functional
+
+calls = 0
+
+def loss(outputs, labels):
+    global calls
+    calls += 1
+    if calls == int(os.environ.get("DIE_AT_STEP", "0")):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return functional.cross_entropy(outputs, labels)
+"""
+
+
+def run(folder: Path, output: str, *arguments: str, die_at: int = 0) -> subprocess.CompletedProcess[str]:
+    given = (
+        "--data",
+        str(SAMPLES),
+        "-o",
+        str(folder / output),
+        "--batch-size",
+        str(BATCH),
+        "--prune",
+        "0.25",
+    )
+    return subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "tinydeploy",
+            "compress",
+            str(MODEL),
+            *given,
+            "--loss",
+            "hooks:loss",
+            *arguments,
+        ],
+        cwd=folder,
+        env={**os.environ, "DIE_AT_STEP": str(die_at), "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir()}
+
+
+@pytest.mark.slow
+def test_a_killed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path: Path) -> None:
+    (tmp_path / "hooks.py").write_text(LOSS)
+    epochs = ("--finetune-epochs", "3", "--qat-epochs", "2", "--qat-ranges", "learned")
+    kept = (*epochs, "--checkpoint", "run.safetensors")
+    assert run(tmp_path, "straight", *epochs).returncode == 0
+    for die_at, expected in (
+        (STEPS + 2, {"run.safetensors"}),
+        # Two epochs of fine-tuning are left, and the first of QAT is done.
+        (2 * STEPS + STEPS + 1, {"run.safetensors", "run.qat.safetensors"}),
+    ):
+        killed = run(tmp_path, "resumed", *kept, die_at=die_at)
+        assert killed.returncode == -signal.SIGKILL
+        assert {p.name for p in tmp_path.glob("*.safetensors")} == expected
+        assert not (tmp_path / "resumed").exists()
+    # What is left is one epoch of QAT: had anything started again, this limit would stop it.
+    ended = run(tmp_path, "resumed", *kept, die_at=STEPS + 1)
+    assert ended.returncode == 0, ended.stderr
+    assert files(tmp_path / "resumed") == files(tmp_path / "straight")
+
+
+def compressed(**given: Any) -> api.Compression:
+    result, _ = api.compress(api.load_model(MODEL), SAMPLES, batch_size=BATCH, learning_rate=0.01, **given)
+    return result
+
+
+def differ(a: api.Compression, b: api.Compression) -> bool:
+    pairs = zip(a.graph.constants(), b.graph.constants(), strict=True)
+    return any(x.array.tobytes() != y.array.tobytes() or x.quantization != y.quantization for x, y in pairs)
+
+
+def test_learned_and_running_ranges_are_two_trainings() -> None:
+    running, learned = (compressed(qat_epochs=1, qat_ranges=r) for r in ("running", "learned"))
+    assert differ(running, learned)
+    assert learned.to_json()["qat_ranges"] == "learned"
+    with pytest.raises(DeployError, match="no such quantization-aware training"):
+        compressed(qat_epochs=1, qat_ranges="guessed")
+
+
+def test_the_weight_and_temperature_of_the_teacher_count() -> None:
+    given = {"prune": "0.25", "finetune_epochs": 1, "distill": True}
+    usual = compressed(**given)
+    assert differ(usual, compressed(**given, distill_weight=0.9))
+    assert differ(usual, compressed(**given, distill_temperature=1.0))
+    # A teacher without a say is none.
+    assert not differ(compressed(**given, distill_weight=0.0), compressed(prune="0.25", finetune_epochs=1))
+
+
+def test_progress_tells_epoch_loss_and_accuracy_step_by_step() -> None:
+    seen: list[tuple[str, int, int]] = []
+    compressed(finetune_epochs=2, progress=lambda *what: seen.append(what))
+    training = [s for s in seen if s[0].startswith("training")]
+    assert [done for _, done, _ in training] == list(range(1, 2 * STEPS + 1))
+    assert all(total == 2 * STEPS for _, _, total in training)
+    assert "epoch 2 of 2, loss " in training[-1][0]
+    assert "accuracy " in training[-1][0]
+
+
+def test_steps_of_pruning_train_in_between() -> None:
+    seen: list[str] = []
+    result = compressed(prune="macs=60%", prune_steps=3, progress=lambda what, *_: seen.append(what))
+    assert sum("epoch 1 of 1" in s for s in seen) == 2 * STEPS
+    assert result.stages[-1].macs <= 0.6 * result.stages[0].macs
+    assert json.loads(json.dumps(result.to_json()))["prune"]["goal"] == "macs"
