@@ -2,8 +2,8 @@
 
     python benchmarks/fit_estimate.py [--cores cortex-m4,...] [--check ../shared/data/models]
 
-Seeded layers of every kind are exported, built with arm-none-eabi-gcc at -O2 and run on each core that has
-timings, once for every flash of the shipped boards. For each kernel the cycles, and the waits for each flash,
+Seeded layers of every kind are exported, built with GCC at -O2 and run on each core with timings, once for
+every kind of flash of the shipped boards. For each kernel the cycles, and the lines that each flash misses,
 become sums of the features of tinydeploy/estimate/features.py with factors that are not negative, by least
 squares of the relative error. The error that is stated is that of whole networks that nothing was fitted on.
 To be run again whenever kernels, compiler flags, timings or boards change; it takes some minutes a core.
@@ -28,6 +28,8 @@ from tinydeploy.backends.c.model import Layer
 from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.data import random_samples
 from tinydeploy.emulate.build import Firmware, build
+from tinydeploy.emulate.cycles.model import flash_cycles
+from tinydeploy.emulate.cycles.trace import FlashCount
 from tinydeploy.emulate.machine import Machine
 from tinydeploy.emulate.toolchain import find_toolchain
 from tinydeploy.estimate.costs import FILE, cost, flash_key
@@ -39,6 +41,7 @@ from tinydeploy.targets import Core, FlashTiming, list_targets
 
 OUT = Path(__file__).resolve().parent.parent / "tinydeploy" / "estimate" / FILE
 DIGITS = 5
+Boards = dict[str, list[FlashTiming]]
 FEWEST_LAYERS = 5
 
 
@@ -48,7 +51,7 @@ class Row:
 
     Attributes:
         cycles: issue and branches.
-        waits: of each flash by its key: for code, for constants.
+        lines: missed in each kind of flash by its key.
     """
 
     kernel: str
@@ -57,7 +60,7 @@ class Row:
     instructions: int
     code_bytes: int
     stack_bytes: int
-    waits: dict[str, tuple[int, int]]
+    lines: dict[str, FlashCount]
 
 
 @dataclass
@@ -117,17 +120,16 @@ def run_graph(graph: Graph, core: Core, flashes: Mapping[str, FlashTiming], *, d
         firmware = build(Path(folder), abi, core, find_toolchain(core, "gcc"), Path(folder) / "out")
         run = Machine(firmware).run(inputs, count=True, cycles=True)
         assert run.cycles is not None and run.cycles.per_function is not None, run.cycles
-        waited = {}
+        missed = {}
         for key, flash in flashes.items():
             found = Machine(firmware, flash=flash).run(inputs, count=True, cycles=True).cycles
             assert found is not None and found.per_function is not None, found
-            waited[key] = found.per_function
+            missed[key] = found.flash
     rows = []
     for layer in project.model.layers:
         cycles = run.cycles.per_function.get(layer.function)
         if cycles is None:
             continue
-        waits = {key: per[layer.function] for key, per in waited.items()}
         rows.append(
             Row(
                 layer.code.kernel,
@@ -136,7 +138,7 @@ def run_graph(graph: Graph, core: Core, flashes: Mapping[str, FlashTiming], *, d
                 run.per_function[layer.function],
                 _code_bytes(firmware, layer),
                 run.stack_bytes,
-                {key: (c.flash_fetch, c.flash_read) for key, c in waits.items()},
+                {key: lines[layer.function] for key, lines in missed.items()},
             )
         )
     base = firmware.flash_code_bytes - sum(row.code_bytes for row in rows)
@@ -148,18 +150,19 @@ def _code_bytes(firmware: Firmware, layer: Layer) -> int:
     return sum(f.end - f.start for f in firmware.functions if f.name == name or f.name.startswith(f"{name}."))
 
 
-def fit_core(core: Core, flashes: Mapping[str, FlashTiming], report: dict[str, object]) -> dict[str, object]:
+def fit_core(core: Core, boards: Boards, report: dict[str, object]) -> dict[str, object]:
     """The costs of one core: its part of the file, and `flash` entries put into `report`."""
-    layers = [run_graph(g, core, flashes, dsp=core.dsp) for g in layer_graphs(linear_only=False)]
+    kinds = {key: flashes[0] for key, flashes in boards.items()}
+    layers = [run_graph(g, core, kinds, dsp=core.dsp) for g in layer_graphs(linear_only=False)]
     if core.dsp:
-        layers += [run_graph(g, core, flashes, dsp=False) for g in layer_graphs(linear_only=True)]
+        layers += [run_graph(g, core, kinds, dsp=False) for g in layer_graphs(linear_only=True)]
     by_kernel: dict[str, list[Row]] = defaultdict(list)
     for ran in layers:
         for row in ran.rows:
             by_kernel[row.kernel].append(row)
-    held = [run_graph(g, core, flashes, dsp=core.dsp) for g in networks()]
+    held = [run_graph(g, core, kinds, dsp=core.dsp) for g in networks()]
     kernels: dict[str, dict[str, object]] = {}
-    waits: dict[str, dict[str, dict[str, dict[str, float]]]] = {key: {} for key in flashes}
+    missed: dict[str, dict[str, dict[str, dict[str, float]]]] = {key: {} for key in kinds}
     for name, rows in sorted(by_kernel.items()):
         if len(rows) < FEWEST_LAYERS:
             print(f"  {name}: only {len(rows)} layers, left out", file=sys.stderr)
@@ -172,51 +175,70 @@ def fit_core(core: Core, flashes: Mapping[str, FlashTiming], report: dict[str, o
             "code_bytes": round(float(np.mean([row.code_bytes for row in rows]))),
             "stack_bytes": max(row.stack_bytes for row in rows),
         }
-        for key in flashes:
-            whole = [t + sum(row.waits[key]) for t, row in zip(total, rows, strict=True)]
-            waits[key][name] = {
-                "fetch": fitted(rows, (row.waits[key][0] for row in rows), whole),
-                "read": fitted(rows, (row.waits[key][1] for row in rows), whole),
+        for key, flash in kinds.items():
+            lines = [row.lines[key] for row in rows]
+            waits = [flash_cycles(count, flash).total for count in lines]
+            # An error in lines counts as the cycles that it becomes.
+            scale = [(t + w) / (flash.wait_states + 1) for t, w in zip(total, waits, strict=True)]
+            missed[key][name] = {
+                "fetch": fitted(rows, (count.fetch_misses for count in lines), scale),
+                "following": fitted(rows, (count.fetch_next for count in lines), scale),
+                "read": fitted(rows, (count.read_misses for count in lines), scale),
             }
-        errors = [abs(predicted(row, kernels, None) / sum(row.cycles) - 1) for row in rows]
+        errors = [abs(predicted(row, kernels, None, None) / sum(row.cycles) - 1) for row in rows]
         print(f"  {name}: {len(rows)} layers, mean {np.mean(errors):.1%}, worst {max(errors):.1%}")
-    flash = report["flash"]
-    assert isinstance(flash, dict)
-    for key in flashes:
-        flash[key] = {"kernels": waits[key], "held_out": held_out(held, kernels, waits[key], key)}
-    report["compiler"] = layers[0].compiler
+    flash_report = report["flash"]
+    assert isinstance(flash_report, dict)
+    for key, flashes in boards.items():
+        found = [held_out(held, kernels, missed[key], key, flash) for flash in flashes]
+        flash_report[key] = {"kernels": missed[key], "held_out": max(found, key=_worst)}
     return {
         "kernels": kernels,
         "base_bytes": round(float(np.mean([ran.base_bytes for ran in held]))),
-        "held_out": held_out(held, kernels, None, core.name),
+        "compiler": layers[0].compiler,
+        "held_out": held_out(held, kernels, None, core.name, None),
     }
 
 
-def predicted(row: Row, kernels: Mapping[str, Mapping], waits: Mapping[str, Mapping] | None) -> float:
+def predicted(
+    row: Row, kernels: Mapping[str, Mapping], missed: Mapping[str, Mapping] | None, flash: FlashTiming | None
+) -> float:
     """The cycles of one layer by the cost functions."""
-    parts = [kernels[row.kernel]["issue"], kernels[row.kernel]["branches"]]
-    if waits is not None:
-        parts += [waits[row.kernel]["fetch"], waits[row.kernel]["read"]]
-    return sum(cost(factors, row.features) for factors in parts)
+    own = sum(cost(kernels[row.kernel][part], row.features) for part in ("issue", "branches"))
+    if missed is None or flash is None:
+        return own
+    parts = (missed[row.kernel][part] for part in ("fetch", "following", "read"))
+    fetch, following, read = (round(cost(factors, row.features)) for factors in parts)
+    return own + flash_cycles(FlashCount(fetch, following, 0, read), flash).total
 
 
 def held_out(
-    held: list[Ran], kernels: Mapping[str, Mapping], waits: Mapping[str, Mapping] | None, key: str
-) -> dict[str, object]:
+    held: list[Ran],
+    kernels: Mapping[str, Mapping],
+    missed: Mapping[str, Mapping] | None,
+    key: str,
+    flash: FlashTiming | None,
+) -> dict[str, float]:
     """The errors on networks that nothing was fitted on."""
     errors = []
     for ran in held:
-        guess = sum(predicted(row, kernels, waits) for row in ran.rows)
-        truth = sum(sum(row.cycles) + sum(row.waits[key] if waits else ()) for row in ran.rows)
+        guess = sum(predicted(row, kernels, missed, flash) for row in ran.rows)
+        truth = sum(sum(row.cycles) for row in ran.rows)
+        if flash is not None:
+            truth += sum(flash_cycles(row.lines[key], flash).total for row in ran.rows)
         errors.append(100 * (guess / truth - 1))
     shown = ", ".join(f"{e:+.1f}" for e in errors)
-    print(f"  {key}: held-out networks {shown} %")
+    print(f"  {key} {'' if flash is None else flash.wait_states}: held-out networks {shown} %")
     size = np.abs(errors)
     return {
         "networks": len(errors),
         "mean_error_pct": round(float(size.mean()), 1),
         "worst_error_pct": round(float(size.max()), 1),
     }
+
+
+def _worst(found: Mapping[str, float]) -> float:
+    return found["worst_error_pct"]
 
 
 def check(folder: Path) -> None:
@@ -238,15 +260,19 @@ def main() -> None:
     parser.add_argument("--check", type=Path, help="a folder of int8 models to compare with afterwards")
     options = parser.parse_args()
     report = json.loads(OUT.read_text()) if OUT.exists() and options.cores else {"cores": {}, "flash": {}}
+    report.pop("features", None)
     targets = list_targets()
     for core in (t.core for t in targets if t.board is None and t.core.timing is not None):
         if options.cores and core.name not in options.cores.split(","):
             continue
-        boards = [t.board for t in targets if t.board is not None and t.board.core == core.name]
-        flashes = {flash_key(core.name, b.flash): b.flash for b in boards if b.flash is not None}
+        boards: Boards = defaultdict(list)
+        for target in targets:
+            if target.board is not None and target.board.core == core.name and target.board.flash is not None:
+                boards[flash_key(core.name, target.board.flash)].append(target.board.flash)
         start = time.monotonic()
-        print(f"{core.name}: {len(flashes)} kinds of flash")
-        report["cores"][core.name] = fit_core(core, flashes, report)
+        print(f"{core.name}: {len(boards)} kinds of flash")
+        report["flash"] = {k: v for k, v in report["flash"].items() if not k.startswith(f"{core.name}/")}
+        report["cores"][core.name] = fit_core(core, boards, report)
         print(f"  {time.monotonic() - start:.0f} s", flush=True)
         OUT.write_text(json.dumps({"features": FEATURES, **report}, indent=1, sort_keys=True) + "\n")
     if options.check:

@@ -21,7 +21,7 @@ from tinydeploy.ops import Activation
 Rng = np.random.Generator
 Maker = Callable[[GraphBuilder, Rng], Value]
 MOST_MACS = 150_000
-LAYERS = 10
+LAYERS = 9
 
 
 def _conv(b: GraphBuilder, rng: Rng) -> Value:
@@ -102,10 +102,10 @@ def _some(rng: Rng) -> dict[str, object]:
 
 PLAIN = ("ADD", "MUL", "CONCATENATION", "PAD", "MEAN", "SOFTMAX", "LOGISTIC", "RELU", "QUANTIZE")
 LINEAR: dict[str, tuple[Maker, int]] = {
-    "conv": (_conv, 4),
-    "pointwise": (_pointwise, 3),
-    "depthwise": (_depthwise, 4),
-    "sequence": (_sequence, 2),
+    "conv": (_conv, 3),
+    "pointwise": (_pointwise, 2),
+    "depthwise": (_depthwise, 3),
+    "sequence": (_sequence, 1),
     "dense": (_dense, 2),
 }
 OTHERS: dict[str, tuple[Maker, int]] = {

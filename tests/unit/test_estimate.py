@@ -132,7 +132,7 @@ def test_what_was_not_fitted_is_refused(tmp_path: Path) -> None:
         estimate(job_of(every_op_graph(), "host"))
     text = (ROOT / "targets" / "boards" / "nucleo-l4r5zi.toml").read_text(encoding="utf-8")
     board = tmp_path / "other.toml"
-    board.write_text(text.replace('"nucleo-l4r5zi"', '"other"').replace("wait_states = 5", "wait_states = 9"))
+    board.write_text(text.replace('"nucleo-l4r5zi"', '"other"').replace("line_bytes = 8", "line_bytes = 64"))
     with pytest.raises(DeployError, match="no cost functions were fitted for a flash like this board's"):
         estimate(job_of(every_op_graph(), str(board)))
     with pytest.raises(DeployError, match="for the kernel td_other"):

@@ -36,9 +36,14 @@ class KernelCost:
 
 @dataclass(frozen=True)
 class FlashCost:
-    """Cycles that one kernel waits for one flash: for code, and for constants."""
+    """Lines of one kind of flash that one kernel misses.
+
+    Attributes:
+        fetch: of code. following: those of them that a prefetch would have begun. read: of constants.
+    """
 
     fetch: Mapping[str, float]
+    following: Mapping[str, float]
     read: Mapping[str, float]
 
 
@@ -80,10 +85,9 @@ class CoreCosts:
 
 
 def flash_key(core: str, flash: FlashTiming) -> str:
-    """The name of the costs of one flash: all that its waits depend on."""
-    parts = (flash.wait_states, flash.line_bytes, flash.icache_bytes, flash.dcache_bytes)
-    switches = (int(flash.unified_cache), int(flash.prefetch_enabled))
-    return f"{core}/{'-'.join(map(str, (*parts, *switches)))}"
+    """The name of one kind of flash: all that the number of missed lines depends on."""
+    parts = (flash.line_bytes, flash.icache_bytes, flash.dcache_bytes, int(flash.unified_cache))
+    return f"{core}/{'-'.join(map(str, parts))}"
 
 
 def core_costs(core: str, flash: FlashTiming | None) -> CoreCosts:
@@ -112,7 +116,7 @@ def core_costs(core: str, flash: FlashTiming | None) -> CoreCosts:
         kernels={name: KernelCost(**cost) for name, cost in found["kernels"].items()},
         flash=waits,
         base_bytes=found["base_bytes"],
-        compiler=data["compiler"],
+        compiler=found["compiler"],
         held_out=HeldOut(**held_out),
     )
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from tinydeploy.backends.c.model import Layer
 from tinydeploy.backends.c.project import Project, lower_project
-from tinydeploy.emulate.cycles.model import Cycles
+from tinydeploy.emulate.cycles.model import Cycles, flash_cycles
+from tinydeploy.emulate.cycles.trace import FlashCount
 from tinydeploy.errors import DeployError
 from tinydeploy.estimate.costs import CoreCosts, core_costs, cost
 from tinydeploy.estimate.features import layer_features
 from tinydeploy.ir.graph import Graph
 from tinydeploy.latency import Estimated, Latency
 from tinydeploy.measure import Job, Measurement, Sizes
+from tinydeploy.targets import FlashTiming
 
 NOTE = "estimated by cost functions: nothing was compiled and run"
 
@@ -29,7 +31,8 @@ def estimate(job: Job) -> Measurement:
     project = Project({}, model, model.plan)
     layers = project.model.layers
     graph = project.model.graph
-    cycles = {layer.function: _cycles(graph, layer, costs) for layer in layers}
+    flash = job.board.flash if job.board else None
+    cycles = {layer.function: _cycles(graph, layer, costs, flash) for layer in layers}
     instructions = {layer.function: _instructions(graph, layer, costs) for layer in layers}
     kernels = [costs.kernel(layer.code.kernel) for layer in layers]
     weights = sum(constant.bytes for layer in layers for constant in layer.code.constants)
@@ -66,15 +69,14 @@ def _latency(job: Job, cycles: dict[str, Cycles], costs: CoreCosts) -> Latency:
     )
 
 
-def _cycles(graph: Graph, layer: Layer, costs: CoreCosts) -> Cycles:
+def _cycles(graph: Graph, layer: Layer, costs: CoreCosts, flash: FlashTiming | None) -> Cycles:
     features, kernel = layer_features(graph, layer), costs.kernel(layer.code.kernel)
-    waits = (costs.flash or {}).get(layer.code.kernel)
-    return Cycles(
-        issue=round(cost(kernel.issue, features)),
-        branches=round(cost(kernel.branches, features)),
-        flash_fetch=0 if waits is None else round(cost(waits.fetch, features)),
-        flash_read=0 if waits is None else round(cost(waits.read, features)),
-    )
+    own = Cycles(round(cost(kernel.issue, features)), round(cost(kernel.branches, features)))
+    if flash is None or costs.flash is None:
+        return own
+    lines = costs.flash[layer.code.kernel]
+    fetch, following, read = (round(cost(f, features)) for f in (lines.fetch, lines.following, lines.read))
+    return own + flash_cycles(FlashCount(fetch, following, 0, read), flash)
 
 
 def _instructions(graph: Graph, layer: Layer, costs: CoreCosts) -> int:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from tinydeploy.emulate.arch import architecture_of
 from tinydeploy.emulate.cpu import Cpu
 from tinydeploy.emulate.cycles.loads import ALWAYS, Load
 from tinydeploy.emulate.cycles.model import Cycles, cycles_of
-from tinydeploy.emulate.cycles.trace import Trace, Way
+from tinydeploy.emulate.cycles.trace import FlashCount, Trace, Way
 from tinydeploy.emulate.image import Image
 from tinydeploy.errors import DeployError
 from tinydeploy.targets import Core, FlashTiming
@@ -35,10 +35,12 @@ class CycleCount:
         per_function: of each layer function and of ``NAME_run``, with what they called; None where there is
             no figure, and then the notes say why.
         notes: what the figure leaves out, or why there is none.
+        flash: lines that each function's code fetched; empty where no flash was simulated.
     """
 
     per_function: Mapping[str, Cycles] | None
     notes: tuple[str, ...] = ()
+    flash: Mapping[str, FlashCount] = field(default_factory=dict)
 
     @property
     def total(self) -> Cycles | None:
@@ -88,7 +90,8 @@ def count_cycles(
         costs = cycles_of(trace, core.timing, flash, reader.read, reader.architecture.instructions)
         if core.timing.pairs is not None:
             notes = (*notes, *_pairs_notes(trace, core.timing, flash, reader))
-        return CycleCount(costs, notes)
+        lines = {} if flash is None else dict(zip(trace.owners, trace.flash, strict=True))
+        return CycleCount(costs, notes, lines)
     except DeployError as error:
         return CycleCount(None, (str(error),))
 

@@ -81,7 +81,7 @@ def cycles_of(
         cost = costs[address, size]
         totals[owner] += Cycles(issue=times * cost.issue, branches=cost.branches(times, taken))
     if flash is not None:
-        totals = [total + _flash_cycles(n, flash) for total, n in zip(totals, trace.flash, strict=True)]
+        totals = [total + flash_cycles(n, flash) for total, n in zip(totals, trace.flash, strict=True)]
     found = zip(trace.owners, totals, strict=True)
     return {name: total for name, total in sorted(found) if total.total}
 
@@ -93,7 +93,7 @@ def _cost_at(decode: Decode, code: bytes, address: int, timing: CoreTiming) -> B
     return cost
 
 
-def _flash_cycles(count: FlashCount, flash: FlashTiming) -> Cycles:
+def flash_cycles(count: FlashCount, flash: FlashTiming) -> Cycles:
     """Waits of the core for the lines that one owner's code fetched.
 
     A cache adds the cycle in which it finds that it has not the line. A prefetch that is on has begun the
