@@ -1,21 +1,22 @@
 # Two commands set it all up on a machine with python3, python3-venv, make and git:
-#   make demo    a trained model to C for Cortex-M4, proved on an emulated core, and its profile
+#   make demo    a trained PyTorch model to int8, to C for Cortex-M4, proved on an emulated core, its profile
 #   make test    the whole test suite
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock
-MODEL := fixtures/digits/digits_int8.tflite
+DIGITS := fixtures/digits
 # pytest-xdist runs this many tests at a time.
 WORKERS ?= auto
 
 .PHONY: demo test check lint format goldens clean
 
 demo: $(VENV)/.emulate
-	$(BIN)/tinydeploy export-c $(MODEL) --target cortex-m4 --name digits -o demo
-	$(BIN)/tinydeploy verify $(MODEL) --target cortex-m4 --inputs fixtures/digits/golden.npz
-	$(BIN)/tinydeploy evaluate $(MODEL) --data fixtures/digits/samples.npz
-	$(BIN)/tinydeploy profile $(MODEL) --target cortex-m4,nucleo-l4r5zi,raspberry-pi-pico
+	$(BIN)/tinydeploy compress $(DIGITS)/digits.pt2 --data $(DIGITS)/train.npz --eval-data $(DIGITS)/test.npz \
+		--max-accuracy-drop 0.01 -o demo/model
+	$(BIN)/tinydeploy export-c demo/model/model.onnx --target cortex-m4 --name digits -o demo/c
+	$(BIN)/tinydeploy verify demo/model/model.onnx --target cortex-m4 --inputs $(DIGITS)/test.npz
+	$(BIN)/tinydeploy profile demo/model/model.onnx --target cortex-m4,nucleo-l4r5zi,raspberry-pi-pico
 
 test: $(VENV)/.dev
 	$(BIN)/python -m pytest -n $(WORKERS)
