@@ -42,7 +42,7 @@ from tinydeploy.targets import Core, FlashTiming, list_targets
 OUT = Path(__file__).resolve().parent.parent / "tinydeploy" / "estimate" / FILE
 DIGITS = 5
 Boards = dict[str, list[FlashTiming]]
-FEWEST_LAYERS = 5
+FEWEST_LAYERS = 3
 
 
 @dataclass

@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+ROOT = Path(__file__).resolve().parent.parent
+DIGITS = ROOT / "fixtures" / "digits" / "digits_int8.tflite"
+sys.path.insert(0, str(ROOT / "tests"))
 
 from graphs import MAKERS, GraphBuilder, add, conv_2d, depthwise_conv_2d, fully_connected, pool, softmax
 
 from tinydeploy import ops
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Value
+from tinydeploy.model import load_model
 from tinydeploy.ops import Activation
 
 Rng = np.random.Generator
@@ -38,6 +41,13 @@ def _conv(b: GraphBuilder, rng: Rng) -> Value:
     return conv_2d(
         b, shape=shape, outputs=outputs, kernel=kernel, strides=strides, padding=padding, **_some(rng)
     )
+
+
+def _square(b: GraphBuilder, rng: Rng) -> Value:
+    """3x3 at stride 1 with as many channels in as out, where Winograd's form is a candidate."""
+    channels = int(rng.choice((8, 12, 16, 24, 32)))
+    shape = (1, int(rng.integers(6, 25)), int(rng.integers(6, 25)), channels)
+    return conv_2d(b, shape=shape, outputs=channels, kernel=(3, 3), padding="same", **_some(rng))
 
 
 def _pointwise(b: GraphBuilder, rng: Rng) -> Value:
@@ -103,15 +113,16 @@ def _some(rng: Rng) -> dict[str, object]:
 PLAIN = ("ADD", "MUL", "CONCATENATION", "PAD", "MEAN", "SOFTMAX", "LOGISTIC", "RELU", "QUANTIZE")
 LINEAR: dict[str, tuple[Maker, int]] = {
     "conv": (_conv, 3),
+    "square": (_square, 2),
     "pointwise": (_pointwise, 2),
     "depthwise": (_depthwise, 3),
     "sequence": (_sequence, 1),
-    "dense": (_dense, 2),
+    "dense": (_dense, 4),
 }
 OTHERS: dict[str, tuple[Maker, int]] = {
     "average": (_pool(ops.AveragePool2D), 2),
     "max": (_pool(ops.MaxPool2D), 2),
-    **{kind.lower(): (_plain(kind), 1) for kind in PLAIN},
+    **{kind.lower(): (_plain(kind), 2 if kind == "ADD" else 1) for kind in PLAIN},
 }
 
 
@@ -127,7 +138,8 @@ def layer_graphs(*, linear_only: bool) -> Iterator[Graph]:
 
 
 def networks() -> Iterator[Graph]:
-    """Small networks that nothing is fitted on: separable, residual, over time, and fully connected."""
+    """What nothing is fitted on: separable, residual, over time, fully connected, and the trained fixture."""
+    yield load_model(str(DIGITS)).graph
     for seed in range(4):
         yield _separable(seed)
         yield _residual(seed)

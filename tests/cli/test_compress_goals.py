@@ -19,7 +19,7 @@ SVG = "{http://www.w3.org/2000/svg}"
     ("goal", "target", "key"),
     [
         ("latency=75%", "nucleo-l4r5zi", "latency_ms"),
-        ("latency=8ms", "nucleo-l4r5zi", "latency_ms"),
+        ("latency=2ms", "nucleo-l4r5zi", "latency_ms"),
         ("latency=75%", "cortex-m0plus", "cycles"),
         pytest.param("flash=90%", "cortex-m4", "flash_bytes", marks=pytest.mark.slow),
         pytest.param("ram=90%", "cortex-m4", "ram_bytes", marks=pytest.mark.slow),

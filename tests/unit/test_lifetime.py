@@ -16,7 +16,7 @@ NODES = 6
 def plan_of(*buffers: Buffer) -> Plan:
     placements = pack(buffers)
     end = max((p.end for p in placements), default=0)
-    return Plan(end, lower_bound(buffers), placements, Storage(buffers, {}, {}, {}))
+    return Plan(end, lower_bound(buffers), placements, Storage(buffers, {}, {}, {}, frozenset()))
 
 
 @st.composite
@@ -37,6 +37,12 @@ def test_a_chain_holds_an_input_and_an_output_at_each_node() -> None:
     assert live_bytes(plan, 2) == {-1: 100, 0: 140, 1: 48, 2: 8}
     assert {b.name for b in buffers_above(plan, 2, 50)} == {"x", "y"}
     assert {b.name for b in buffers_above(plan, 2, 45)} == {"x", "y", "z"}
+
+
+def test_bytes_that_two_buffers_share_count_once() -> None:
+    plan = plan_of(Buffer("x", 100, -1, 0, ("x",)), Buffer("y", 80, 0, 1, ("y",), "x", 16))
+    assert plan.arena_bytes < 180
+    assert live_bytes(plan, 1) == {-1: 100, 0: plan.arena_bytes, 1: 80}
 
 
 def test_where_nothing_exceeds_the_limit_the_peak_counts() -> None:

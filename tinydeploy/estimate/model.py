@@ -16,6 +16,8 @@ from tinydeploy.targets import FlashTiming
 
 NOTE = "estimated by cost functions: nothing was compiled and run"
 
+_POINTER_BYTES = 4
+
 
 def estimate(job: Job) -> Measurement:
     """What a model is expected to cost; arena and weights are exact.
@@ -35,7 +37,8 @@ def estimate(job: Job) -> Measurement:
     cycles = {layer.function: _cycles(graph, layer, costs, flash) for layer in layers}
     instructions = {layer.function: _instructions(graph, layer, costs) for layer in layers}
     kernels = [costs.kernel(layer.code.kernel) for layer in layers]
-    weights = sum(constant.bytes for layer in layers for constant in layer.code.constants)
+    # The layers reach each array through a pointer, which lies beside it.
+    weights = sum(constant.bytes + _POINTER_BYTES for layer in layers for constant in layer.code.constants)
     arena = project.plan.arena_bytes
     return Measurement(
         compiler=costs.compiler,

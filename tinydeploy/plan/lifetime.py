@@ -9,7 +9,7 @@ from tinydeploy.plan.storage import Buffer
 
 
 def live_bytes(plan: Plan, nodes: int) -> Mapping[int, int]:
-    """Bytes that are live at each step, without what alignment adds.
+    """Bytes that are live at each step, without what alignment adds; shared ones count once.
 
     Args:
         nodes: of the graph that was planned.
@@ -17,14 +17,15 @@ def live_bytes(plan: Plan, nodes: int) -> Mapping[int, int]:
     Returns:
         By step: -1 is the input before the first node, `nodes` the output after the last one.
     """
-    change = dict.fromkeys(range(-1, nodes + 2), 0)
-    for p in plan.placements:
-        change[p.buffer.first] += p.buffer.bytes
-        change[p.buffer.last + 1] -= p.buffer.bytes
-    live, now = {}, 0
+    live = {}
     for step in range(-1, nodes + 1):
-        now += change[step]
-        live[step] = now
+        size = end = 0
+        for p in sorted(plan.placements, key=lambda p: p.offset):
+            if p.buffer.first <= step <= p.buffer.last:
+                # An output may lie over the input that its node reads for the last time.
+                size += max(p.end - max(p.offset, end), 0)
+                end = max(end, p.end)
+        live[step] = size
     return live
 
 

@@ -25,7 +25,7 @@ class Goal:
     """
 
     fast: bool = True
-    spare_bytes: int | None = 512
+    spare_bytes: int | None = 4096
     cycles_a_byte: float = 0.0
 
 
@@ -53,9 +53,11 @@ def select_kernels(graph: Graph, *, has_dsp: bool, goal: Goal) -> Kernels:
         base = {name: options[-1] for name, options in found.items()}
         limit = plan_memory(graph, base).arena_bytes + goal.spare_bytes
     else:
-        # The portable kernels need little memory as well, but cannot write over what they read.
-        base = {name: min(_fast(options), key=_memory) for name, options in found.items()}
-        limit = min(plan_memory(graph, k).arena_bytes for k in (base, fastest))
+        # The portable kernels need little memory, but cannot write over what they read.
+        lean = {name: min(_fast(options), key=_memory) for name, options in found.items()}
+        plain = {name: options[-1] for name, options in found.items()}
+        base = min((fastest, lean, plain), key=lambda k: plan_memory(graph, k).arena_bytes)
+        limit = plan_memory(graph, base).arena_bytes
     if plan_memory(graph, fastest).arena_bytes <= limit:
         return _explained(found, fastest)
     chosen = dict(base)
