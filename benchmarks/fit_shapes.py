@@ -9,9 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-ROOT = Path(__file__).resolve().parent.parent
-DIGITS = ROOT / "fixtures" / "digits" / "digits_int8.tflite"
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 from graphs import MAKERS, GraphBuilder, add, conv_2d, depthwise_conv_2d, fully_connected, pool, softmax
 
@@ -21,6 +19,7 @@ from tinydeploy.ir.types import Value
 from tinydeploy.model import load_model
 from tinydeploy.ops import Activation
 
+DIGITS = Path(__file__).resolve().parent.parent / "fixtures" / "digits" / "digits_int8.tflite"
 Rng = np.random.Generator
 Maker = Callable[[GraphBuilder, Rng], Value]
 MOST_MACS = 150_000
