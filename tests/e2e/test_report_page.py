@@ -158,7 +158,7 @@ def test_every_latency_is_shown_with_its_band(chromium: Browser, report: Report)
     cards = chromium.evaluate("[...document.querySelectorAll('.card')].map(e => e.innerText)")
     assert "±8 % (modelled; validated on 8 published results)" in cards[0]
     assert "modelled; unvalidated" in cards[1]
-    assert "cycles are not modelled" in cards[2]
+    assert "modelled; unvalidated" in cards[2]
 
 
 def test_verdict_and_advice_are_those_of_the_json(chromium: Browser, report: Report) -> None:

@@ -53,7 +53,7 @@ def test_the_arena_keeps_the_goal(channels: int) -> None:
     def arena(goal: Goal) -> int:
         return plan_memory(graph, select_kernels(graph, has_dsp=True, goal=goal)).arena_bytes
 
-    assert arena(GOALS["latency"]) <= portable + 512
+    assert arena(GOALS["latency"]) <= portable + 4096
     assert arena(GOALS["ram"]) <= arena(GOALS["latency"])
 
 
