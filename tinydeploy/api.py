@@ -39,7 +39,7 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
-from tinydeploy.report.files import compressed_files
+from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Core, Target, load_target
 from tinydeploy.verdict import Limits
@@ -377,7 +377,7 @@ def compress(
     result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):
         result = replace(result, forced=force)
-        write_files(compressed_files(result), Path(output))
+        write_files(compressed_files(result), Path(output), obsolete=OPTIONAL_FILES)
     return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))
 
 
