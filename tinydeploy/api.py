@@ -386,7 +386,8 @@ def compress(
 def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:
     require_optimize(optimize)
     chosen = model.default_name if name is None else check_name(name)
-    return ExportOptions(chosen, target.name, optimize, model.sha256, target.core.dsp)
+    core = target.core
+    return ExportOptions(chosen, target.name, optimize, model.sha256, core.dsp, narrow=core.narrow)
 
 
 def _first_sample(graph: Graph) -> tuple[Array, ...]:

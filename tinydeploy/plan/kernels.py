@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.op import Op, Site
 from tinydeploy.ir.verify import site_of
-from tinydeploy.plan import dsp
+from tinydeploy.plan import dsp, trio
 from tinydeploy.plan.cost import portable_cycles
 from tinydeploy.plan.scratch import scratch_bytes
 
@@ -45,9 +45,14 @@ Kernels = Mapping[str, KernelChoice]
 """The kernel of each layer, by the name of its node."""
 
 
-def candidates(op: Op, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
-    """The kernels that can compute a layer, the fastest first; the portable one is the last."""
-    fast = dsp.kernels_for(op, site) if has_dsp else ()
+def candidates(op: Op, site: Site, *, has_dsp: bool, narrow: bool = False) -> tuple[KernelChoice, ...]:
+    """The kernels that can compute a layer, the fastest first; the portable one is the last.
+
+    Args:
+        has_dsp: the core has the DSP extension.
+        narrow: it has not, and long multiplications are slow on it or missing.
+    """
+    fast = dsp.kernels_for(op, site) if has_dsp else trio.kernels_for(op, site) if narrow else []
     found = [
         KernelChoice(
             k.name, k.scratch_bytes, k.in_place or op.in_place, k.lead, k.block, k.cycles, k.more_flash

@@ -63,10 +63,10 @@ def _rows(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tup
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
-    return _layer(_HEADER, _CONV, Struct((*_window(op, at), ("dot", shape))), dot.stream)
+    return _layer(_HEADER, _CONV, Struct((*window_members(op, at), ("dot", shape))), dot.stream)
 
 
-def _window(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
+def window_members(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
     x, weights, y = at.site.input(0), at.site.input(1), at.site.output
     return (
         ("images", x.shape[0]),
@@ -129,7 +129,7 @@ def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:
     t = taps(op, at.site)
     assert t is not None, "the plan chose this kernel because they exist"
     kernel = "td_dsp_depthwise_taps"
-    shape = Struct((*_window(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
+    shape = Struct((*window_members(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
     return LayerCode(
         "td_kernels_dsp_taps.h",
         kernel,
