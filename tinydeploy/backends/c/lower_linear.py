@@ -60,7 +60,7 @@ def conv_2d(op: Conv2D, at: Context) -> LayerCode:
             ("out_c", y.shape[3]),
             ("groups", op.groups(at.site)),
             *geometry(op, (weights.shape[1], weights.shape[2])),
-            ("in_zero_point", x.quant.zero_point),
+            ("in_zero_point", x.padding),
             ("gather", int(gather)),
             ("out", output_struct(p.requantization)),
         )
@@ -88,7 +88,7 @@ def depthwise_conv_2d(op: DepthwiseConv2D, at: Context) -> LayerCode:
             ("out_w", y.shape[2]),
             ("multiplier", op.multiplier(at.site)),
             *geometry(op, (weights.shape[1], weights.shape[2])),
-            ("in_zero_point", x.quant.zero_point),
+            ("in_zero_point", x.padding),
             ("padded", int(not op.padding.none)),
             ("channel_step", _channel_step(p)),
             ("out", output_struct(p.requantization)),
