@@ -9,6 +9,7 @@ import numpy as np
 from graphs import single_op_graph
 from kernel_cases import tuned
 
+from tinydeploy.engine import run
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.forms import Codebook, Form, Packed, Planes, Signs
 from tinydeploy.ir.graph import Graph
@@ -86,7 +87,7 @@ def formed(graph: Graph, name: str, seed: int, *, signs: bool = False) -> Graph:
 def form_case(name: str, kind: str, seed: int, *, signs: bool = False) -> Graph:
     """A legal layer; scales from left shifts to no bits left, zero points anywhere."""
     rng = np.random.default_rng((FORMS.index(name), KINDS.index(kind), seed, signs))
-    for _ in range(200):
+    for _ in range(300):
         try:
             graph = single_op_graph(kind, int(rng.integers(1 << 30)), **parameters(kind, rng))
             graph = tuned(
@@ -99,8 +100,19 @@ def form_case(name: str, kind: str, seed: int, *, signs: bool = False) -> Graph:
             verify(graph)
         except DeployError:
             continue
-        return graph
+        if _telling(graph):
+            return graph
     raise AssertionError(f"no {kind} of {name} in 200 tries")
+
+
+def _telling(graph: Graph) -> bool:
+    """Whether the outputs are not all clamped."""
+    rng = np.random.default_rng(0)
+    x = graph.value(graph.inputs[0])
+    noise = rng.choice(np.array(x.limits), (4, *x.shape)).astype(np.int8)
+    noise[2:] = rng.integers(*x.limits, noise[2:].shape) if not isinstance(x.form, Signs) else noise[2:]
+    outputs = run(graph, (noise,))[0]
+    return len(np.unique(outputs)) >= min(6, outputs.size // 2)
 
 
 def parameters(kind: str, rng: np.random.Generator) -> dict[str, Any]:
