@@ -10,6 +10,7 @@ from tinydeploy.ir.op import Op, Site
 from tinydeploy.ir.verify import site_of
 from tinydeploy.plan import dsp, trio
 from tinydeploy.plan.cost import portable_cycles
+from tinydeploy.plan.forms import Linear, formed_scratch, stored_form
 from tinydeploy.plan.scratch import scratch_bytes
 
 PORTABLE = "portable"
@@ -52,6 +53,8 @@ def candidates(op: Op, site: Site, *, has_dsp: bool, narrow: bool = False) -> tu
         has_dsp: the core has the DSP extension.
         narrow: it has not, and long multiplications are slow on it or missing.
     """
+    if stored_form(op, site) is not None:
+        return formed_candidates(op, site, has_dsp=has_dsp)
     fast = dsp.kernels_for(op, site) if has_dsp else trio.kernels_for(op, site) if narrow else []
     found = [
         KernelChoice(
@@ -61,6 +64,13 @@ def candidates(op: Op, site: Site, *, has_dsp: bool, narrow: bool = False) -> tu
     ]
     portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=portable_cycles(op, site))
     return (*found, portable)
+
+
+def formed_candidates(op: Op, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
+    """The same for a layer whose weights are stored in fewer than eight bits."""
+    del has_dsp
+    assert isinstance(op, Linear)
+    return (KernelChoice(PORTABLE, formed_scratch(op, site), cycles=portable_cycles(op, site)),)
 
 
 def choose_kernels(graph: Graph, *, has_dsp: bool = False) -> Kernels:

@@ -148,4 +148,5 @@ class _Line:
         """What the kernel adds up, but for `add`; `u` is -1 only for a threshold that is not reached."""
         u = np.maximum(u, 0)
         high, low = factor >> self.fraction, factor & ((1 << self.fraction) - 1)
-        return u * high + (u * low >> self.fraction) - np.where(u < self.zero, self.step, 0)
+        total: Int64Array = u * high + (u * low >> self.fraction) - np.where(u < self.zero, self.step, 0)
+        return total

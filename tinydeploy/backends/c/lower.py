@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinydeploy.backends.c import lower_dsp, lower_linear, lower_other, lower_trio
+from tinydeploy.backends.c import lower_dsp, lower_forms, lower_linear, lower_other, lower_trio
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Op
@@ -27,6 +27,7 @@ from tinydeploy.ops import (
     Softmax,
 )
 from tinydeploy.plan import dsp, trio
+from tinydeploy.plan.forms import stored_form
 
 # Any: each function takes its own op class, and the key guarantees that it gets one.
 LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
@@ -64,7 +65,10 @@ LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
 
 def lower(at: Context) -> LayerCode:
     """The C of one node; raises DeployError for an op that has none."""
-    function = LOWER_FAST.get(at.choice.name) or LOWER.get(type(at.node.op))
+    function = LOWER_FAST.get(at.choice.name)
+    if function is None and stored_form(at.node.op, at.site) is not None:
+        function = lower_forms.formed
+    function = function or LOWER.get(type(at.node.op))
     if function is None:
         raise DeployError(
             f"{at.node.op.kind} has no integer kernel",

@@ -76,7 +76,7 @@ def window_members(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str
         ("out_h", y.shape[1]),
         ("out_w", y.shape[2]),
         *geometry(op, (weights.shape[1], weights.shape[2])),
-        ("in_zero_point", x.quant.zero_point),
+        ("in_zero_point", x.padding),
         ("padded", int(not op.padding.none)),
     )
 
@@ -96,7 +96,7 @@ def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
         stride_w=op.strides[1],
         pad_top=op.padding.top,
         pad_left=op.padding.left,
-        in_zero_point=x.quant.zero_point,
+        in_zero_point=x.padding,
         band=at.choice.block,
         words=p.words,
         out=dsp_output(op.parameters(at.site), p.way),
@@ -117,7 +117,7 @@ def winograd_conv_2d(op: Conv2D, at: Context) -> LayerCode:
         outputs=y.shape[3],
         pad_top=op.padding.top,
         pad_left=op.padding.left,
-        in_zero_point=x.quant.zero_point,
+        in_zero_point=x.padding,
         tiles=at.choice.block,
         unroll=u.unroll,
         out=dsp_output(op.parameters(at.site), u.way),
