@@ -26,7 +26,7 @@ from tinydeploy.ops.requantize import Requantization
 
 Int64Array = npt.NDArray[np.int64]
 
-_MOST_FRACTION = 16
+_MOST_FRACTION, _LEAST_FRACTION = 16, 12
 _LEVEL_BITS = 24
 _BOUND = 2**30
 _NEAR = sorted(range(-12, 13), key=abs)
@@ -35,7 +35,7 @@ _NEVER = np.iinfo(np.int64).max // 4
 
 @dataclass(frozen=True)
 class Levels:
-    """The constants of td_level, for each output channel.
+    """The constants of td_trio_levels, for each output channel.
 
     Attributes:
         fraction: bits of `low`, the same for all channels.
@@ -55,10 +55,10 @@ class Levels:
 
     @property
     def words(self) -> Int64Array:
-        """(outputs, 5 or 7), in the order in which td_level reads them."""
+        """(outputs, 5 or 7), in the order in which td_trio_levels reads them."""
         columns = [self.bias, self.top, self.high, self.low, self.add]
         if self.zero is not None and self.step is not None:
-            columns += [self.zero, self.step]
+            columns += [self.zero, -self.step]
         return np.stack(columns, axis=1)
 
 
@@ -81,6 +81,8 @@ def levels(weights: Int64Array, p: LinearParameters, zero_point: int) -> Levels 
     reached = np.arange(1, len(thresholds) + 1)[:, None] <= count
     u = np.where(reached, thresholds - base, 0)
     fraction = min(_MOST_FRACTION, 32 - int(u.max()).bit_length())
+    if fraction < _LEAST_FRACTION:
+        return None
     bias, top = p.folded_bias.astype(np.int64) - base, u.max(axis=0)
     shift = -np.resize(np.array(r.exponents, np.int64), len(first))
     unit = np.where((shift > 0) & (shift <= _LEVEL_BITS), 1 << np.clip(_LEVEL_BITS - shift, 0, 31), 0)
