@@ -50,7 +50,7 @@ static TD_INLINE const int8_t *td_trio_run(const td_trio_conv_2d_shape *s, const
 {
     const int32_t reach = (s->kernel_w - 1) * s->dilation_w;
     const int32_t inside = !s->padded || (iy >= 0 && iy < s->in_h);
-    if (s->dilation_w == 1 && inside && (!s->padded || (ix >= 0 && ix + reach < s->in_w))) {
+    if ((s->dilation_w == 1 || s->kernel_w == 1) && inside && (!s->padded || (ix >= 0 && ix + reach < s->in_w))) {
         return x + (iy * s->in_w + ix) * s->in_c;
     }
     int8_t *to = edge;
