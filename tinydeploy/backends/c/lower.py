@@ -58,6 +58,7 @@ LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.ROWS: lower_dsp.rows,
     dsp.WINOGRAD: lower_dsp.winograd_conv_2d,
     trio.CONVOLUTION: lower_trio.conv_2d,
+    trio.DEPTHWISE: lower_trio.depthwise,
     trio.ROWS: lower_trio.rows,
 }
 """The kernels that are not for every core, by the name of the choice."""
