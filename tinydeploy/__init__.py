@@ -1,8 +1,8 @@
 """tinydeploy takes a trained neural network to a microcontroller.
 
 The functions of the command line, for a notebook: `load_model` and `from_torch`, `compress`, `diff`,
-`export_c`, `verify`, `profile`, `evaluate` and `analyze`; `tinydeploy.api` documents each. What goes wrong is a
-`DeployError`.
+`export_c`, `verify`, `profile`, `evaluate` and `analyze`; `tinydeploy.api` documents each. What goes wrong
+is a `DeployError`.
 """
 
 from __future__ import annotations
