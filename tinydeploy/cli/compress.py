@@ -80,7 +80,10 @@ def _layer_ratios(
 @click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
 @click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
 @click.option(
-    "--calibration", default="minmax", show_default=True, help="minmax, percentile, mse or entropy."
+    "--calibration",
+    default="minmax",
+    show_default=True,
+    help="minmax, percentile, mse, entropy, aciq or hwgq.",
 )
 @click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option(
