@@ -16,6 +16,8 @@ from tinydeploy import (
     profiling,
     verification,
 )
+from tinydeploy.analysis import Analysis
+from tinydeploy.analyzing import analyze
 from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.calibration import Fit, Reading
@@ -46,6 +48,7 @@ from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
 __all__ = [
+    "Analysis",
     "Compression",
     "DeployError",
     "Difference",
@@ -58,6 +61,7 @@ __all__ = [
     "Model",
     "Profile",
     "Verification",
+    "analyze",
     "calibrate",
     "compress",
     "diff",
