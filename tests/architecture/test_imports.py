@@ -42,6 +42,8 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "placement",
                 "verdict",
                 "advice",
+                "tuning",
+                "jobs",
             ),
             "report",
         }

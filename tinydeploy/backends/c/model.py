@@ -38,6 +38,16 @@ class Layer:
     def scratch(self) -> bool:
         return self.choice.scratch_bytes > 0
 
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of its constants."""
+        return sum(c.bytes for c in self.code.constants)
+
+    def owns(self, symbol: str) -> bool:
+        """Whether a symbol of the linked code is this layer's function or a part split off from it."""
+        # A compiler may append `.constprop.0` and the like to a static function's name.
+        return symbol == self.function or symbol.startswith(f"{self.function}.")
+
     def member(self, constant: Constant) -> str:
         """Name of a constant in the weights structure."""
         return f"{constant.role}_{self.index:02d}"
