@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinydeploy.advice import Advice, Trial, advise
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.data import random_samples
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.energy import Energy, energy_json, energy_of

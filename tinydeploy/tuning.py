@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.backends.c.project import exported_graph
 from tinydeploy.emulate.toolchain import find_toolchain
 from tinydeploy.errors import DeployError
@@ -78,5 +78,9 @@ def _costs(m: Measurement) -> dict[tuple[str, str, int], KernelCost]:
 def _cost(m: Measurement, layer: Layer) -> KernelCost:
     cycles = sum(c.total for symbol, c in m.latency.per_function.items() if layer.owns(symbol))
     code = sum(size for symbol, size in m.code_bytes.items() if layer.owns(symbol))
+    body = m.project.model.body_of(layer)
+    if body is not None:
+        # A layer more that shares it adds nothing to it.
+        code += m.code_bytes.get(body.name, 0) // len(body.layers)
     # Each array is reached through a pointer, which lies beside it.
     return KernelCost(cycles, code + layer.weights_bytes + _POINTER_BYTES * len(layer.code.constants))

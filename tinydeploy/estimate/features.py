@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.backends.c.syntax import Struct
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import site_of

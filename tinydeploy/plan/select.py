@@ -24,17 +24,19 @@ class Goal:
         spare_bytes: by how much the arena may exceed that of the portable kernels; None where the arena is
             to be as small as the kernels with the least working memory make it.
         cycles_a_byte: cycles that each further byte of flash must save.
+        any_shape: layers of different shapes may share one body of their kernel, which costs cycles.
     """
 
     fast: bool = True
     spare_bytes: int | None = 4096
     cycles_a_byte: float = 0.0
+    any_shape: bool = False
 
 
 GOALS = {
     "latency": Goal(),
     "balanced": Goal(cycles_a_byte=100.0),
-    "flash": Goal(fast=False),
+    "flash": Goal(fast=False, any_shape=True),
     "ram": Goal(spare_bytes=None, cycles_a_byte=100.0),
 }
 """What each --optimize means here."""

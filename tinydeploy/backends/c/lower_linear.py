@@ -65,12 +65,11 @@ def conv_2d(op: Conv2D, at: Context) -> LayerCode:
             ("out", output_struct(p.requantization)),
         )
     )
-    scratch = "scratch" if gather else "NULL"
     return LayerCode(
         "td_kernels_linear.h",
         "td_conv_2d",
         (Shape("td_conv_2d_shape", shape),),
-        (_linear(p), call("td_conv_2d", ("&shape", "&layer", "x0", "y", scratch))),
+        (_linear(p), call("td_conv_2d", ("&shape", "&layer", "x0", "y", "{scratch}"))),
         _constants(weights.array, p),
     )
 

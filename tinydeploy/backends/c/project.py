@@ -95,7 +95,8 @@ def lower_project(graph: Graph, options: ExportOptions) -> Model:
     check_name(options.name)
     graph = exported_graph(graph)
     kernels = _kernels(graph, options)
-    return lower_model(graph, plan_memory(graph, kernels), kernels, options.name)
+    any_shape = GOALS[options.kernel_goal].any_shape
+    return lower_model(graph, plan_memory(graph, kernels), kernels, options.name, any_shape=any_shape)
 
 
 def exported_graph(graph: Graph) -> Graph:
