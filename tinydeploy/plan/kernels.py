@@ -11,6 +11,7 @@ from tinydeploy.ir.verify import site_of
 from tinydeploy.plan import dsp, trio
 from tinydeploy.plan.cost import portable_cycles
 from tinydeploy.plan.forms import Linear, formed_scratch, stored_form
+from tinydeploy.plan.measured import KernelCost
 from tinydeploy.plan.scratch import scratch_bytes
 
 PORTABLE = "portable"
@@ -29,6 +30,7 @@ class KernelChoice:
         block: what the kernel makes at a time, where it has a choice: rows of a band, or tiles.
         cycles: stored estimate for a Cortex-M4 with a slow flash; only its order among kernels counts.
         more_flash: bytes of constants beyond those of the layer's smallest kernel.
+        measured: what it took on the target's core, where that was asked for.
         why: what was chosen against what, for the manifest.
     """
 
@@ -39,7 +41,18 @@ class KernelChoice:
     block: int = 0
     cycles: int = 0
     more_flash: int = 0
+    measured: KernelCost | None = None
     why: str = ""
+
+    @property
+    def takes(self) -> int:
+        """Cycles, measured where they were."""
+        return self.cycles if self.measured is None else self.measured.cycles
+
+    @property
+    def spends(self) -> int:
+        """Bytes of flash that differ from kernel to kernel, measured where they were."""
+        return self.more_flash if self.measured is None else self.measured.flash_bytes
 
 
 Kernels = Mapping[str, KernelChoice]
