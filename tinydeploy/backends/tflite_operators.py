@@ -249,6 +249,10 @@ def _relu(at: Place) -> None:
     at.file.operator(Code(activation.name, version), list(at.inputs), at.output)
 
 
+def _sign(at: Place) -> None:
+    raise DeployError("a SIGN of two levels has no TFLite operator", hint="ONNX and C carry this model")
+
+
 def _quantize(at: Place) -> None:
     version = 1 if at.site.input(0).dtype.is_float else 2
     options = at.options("QuantizeOptions")
@@ -277,5 +281,6 @@ WRITERS: Mapping[type[Op], Writer] = {
     ops.Quantize: _quantize,
     ops.Relu: _relu,
     ops.Reshape: _reshape,
+    ops.Sign: _sign,
     ops.Softmax: _softmax,
 }

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept
+from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array, Quantization, Value
 from tinydeploy.ir.verify import site_of, verify
 
@@ -63,6 +65,8 @@ def narrowed(graph: Graph, kept: Mapping[str, Kept]) -> Graph:
         names = list(node.inputs)
         for index, data in constants.items():
             narrow = _narrow_constant(graph, node, index, data, output)
+            if isinstance(narrow.form, Planes):
+                narrow = replace(narrow, form=_narrow_planes(graph, node, narrow.form, inputs, output))
             names[index] = narrow.name
             values[narrow.name] = narrow
         nodes.append(replace(node, op=op, inputs=tuple(names)))
@@ -96,4 +100,19 @@ def _narrow_constant(graph: Graph, node: Node, index: int, data: Array, output: 
             tuple(quantization.zero_points[i] for i in output),
             quantization.axis,
         )
-    return Value(f"{name}/{node.name}" if shared else name, value.dtype, copy.shape, quantization, copy)
+    name = f"{name}/{node.name}" if shared else name
+    return Value(name, value.dtype, copy.shape, quantization, copy, value.form)
+
+
+def _narrow_planes(
+    graph: Graph, node: Node, form: Planes, inputs: Sequence[Kept | None], output: Kept
+) -> Planes:
+    """Each plane has the shape of the weights, so the op narrows it as it narrows them."""
+    site = site_of(graph, node)
+    planes = []
+    for plane in form.signs:
+        weights = replace(site.input(1), data=plane)
+        at = Site((site.inputs[0], weights, *site.inputs[2:]), site.outputs)
+        planes.append(node.op.narrow(at, inputs, output)[1][1])
+    coefficients = np.ascontiguousarray(form.coefficients[:, output])
+    return Planes(np.stack(planes), coefficients, form.axis)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinydeploy.backends.c import lower_dsp, lower_linear, lower_other
+from tinydeploy.backends.c import lower_dsp, lower_linear, lower_other, lower_sign
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Op
@@ -24,6 +24,7 @@ from tinydeploy.ops import (
     Quantize,
     Relu,
     Reshape,
+    Sign,
     Softmax,
 )
 from tinydeploy.plan import dsp
@@ -44,6 +45,7 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
     Quantize: lower_other.quantize,
     Relu: lower_other.relu,
     Reshape: lower_other.reshape,
+    Sign: lower_sign.sign,
     Softmax: lower_other.softmax,
 }
 
