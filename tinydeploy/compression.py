@@ -22,6 +22,8 @@ from tinydeploy.profiling import graph_params
 from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
+from tinydeploy.quantize.binarize import binarize
+from tinydeploy.quantize.recipe import Recipe
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
 from tinydeploy.target_cost import Reached, TargetCost
 from tinydeploy.training import Trainer
@@ -36,6 +38,7 @@ class CompressOptions:
 
     Attributes:
         goal: how much to prune.
+        recipe: which layer is quantized how.
         calibration: name of the calibrator; `calibration_samples` of the data are used.
         finetune_epochs: in all, those before and between the steps of pruning included; without pruning
             too, which makes a fair comparison.
@@ -50,6 +53,7 @@ class CompressOptions:
     """
 
     goal: PruneGoal = field(default_factory=lambda: PruneGoal("none"))
+    recipe: Recipe = field(default_factory=Recipe)
     prune: PruneOptions = field(default_factory=PruneOptions)
     calibration: str = "minmax"
     calibration_samples: int = 500
@@ -142,6 +146,7 @@ class Compression:
             },
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
             "calibration": o.calibration,
+            "weights": {n: form_text(v) for n, v in weight_forms(self.graph).items()},
             "finetune_epochs": o.finetune_epochs,
             "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
@@ -199,7 +204,9 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     if trained is not graph:
         stages.append(_stage("pruned" if pruned.widths else "trained", trained, given))
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
-    result = quantize(trained, calibration, QuantizeOptions(options.calibration))
+    options.recipe.assign(trained)
+    trained = binarize(trained, calibration, options.recipe)
+    result = quantize(trained, calibration, QuantizeOptions(options.calibration, recipe=options.recipe))
     if options.qat_epochs:
         result, trained = trainer.quantization_aware(
             trained,
@@ -208,8 +215,9 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             options.qat_ranges,
             options.qat_learning_rate,
             dense,
+            options.recipe,
         )
-    stages.append(_stage("int8", result, given))
+    stages.append(_stage(options.recipe.label, result, given))
     few = [x[:64] for x in given.evaluation.inputs]
     reached = _reached(result, pruned, given)
     return Compression(
