@@ -39,7 +39,7 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
-from tinydeploy.report.files import compressed_files
+from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Core, Target, load_target
 from tinydeploy.verdict import Limits
@@ -279,6 +279,7 @@ def compress(
     cost_aware: bool = False,
     importance: str = "l2",
     protect: Sequence[str] = (),
+    protect_residual: bool = False,
     calibration: str = "minmax",
     calibration_samples: int = 500,
     finetune_epochs: int = 0,
@@ -335,6 +336,7 @@ def compress(
             importance,
             SelectOptions(prune_divisor, scope=prune_scope, cost_aware=cost_aware),
             tuple(protect),
+            protect_residual,
             prune_steps,
             ratios=prune_layers or {},
             seed=seed,
@@ -377,14 +379,15 @@ def compress(
     result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):
         result = replace(result, forced=force)
-        write_files(compressed_files(result), Path(output))
+        write_files(compressed_files(result), Path(output), obsolete=OPTIONAL_FILES)
     return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))
 
 
 def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:
     require_optimize(optimize)
     chosen = model.default_name if name is None else check_name(name)
-    return ExportOptions(chosen, target.name, optimize, model.sha256, target.core.dsp)
+    core = target.core
+    return ExportOptions(chosen, target.name, optimize, model.sha256, core.dsp, narrow=core.narrow)
 
 
 def _first_sample(graph: Graph) -> tuple[Array, ...]:

@@ -95,11 +95,13 @@ def _bias(at: Place) -> list[str]:
 def _convolution(at: Place, order: tuple[int, ...], group: int) -> None:
     """Args: order: the weights' axes as ONNX has them, (outputs, inputs of a group, rows, columns)."""
     op = cast(ops.Conv2D | ops.DepthwiseConv2D, at.node.op)
-    p = op.padding
+    p, image = op.padding, at.image()
+    if not at.site.input(0).dtype.is_float and at.site.input(0).padding != at.site.input(0).quant.zero_point:
+        image, p = _padded_signs(at, p), ops.Padding()
     kernel = at.tensors.parameter(at.site.input(1), lambda weights: weights.transpose(order), 0)
     at.operator(
         "Conv",
-        [at.image(), kernel, *_bias(at)],
+        [image, kernel, *_bias(at)],
         usual_order(4),
         kernel_shape=list(op.window(at.site).kernel),
         strides=list(op.strides),
@@ -107,6 +109,19 @@ def _convolution(at: Place, order: tuple[int, ...], group: int) -> None:
         pads=[p.top, p.left, p.bottom, p.right],
         group=group,
     )
+
+
+def _padded_signs(at: Place, p: ops.Padding) -> str:
+    """The image with -1 around it, in real numbers and again between quantizers; ONNX pads with 0."""
+    x = at.site.input(0)
+    pads = np.array([0, 0, p.top, p.left, 0, 0, p.bottom, p.right], np.int64)
+    fill = np.array(x.quant.scale * (x.padding - x.quant.zero_point), np.float32)
+    constants = [
+        at.file.constant(f"{at.node.name}/{what}", data) for what, data in (("pads", pads), ("fill", fill))
+    ]
+    padded = at.file.node("Pad", [at.image(), *constants], at.file.reserve(f"{x.name}/padded"))
+    stored = at.tensors.quantized(padded, x, at.file.reserve(f"{x.name}/around"))
+    return at.tensors.dequantized(stored, x)
 
 
 def _conv(at: Place) -> None:

@@ -10,7 +10,6 @@ import numpy as np
 from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept
 from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.graph import Graph, Node
-from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array, Quantization, Value
 from tinydeploy.ir.verify import site_of, verify
 
@@ -64,9 +63,7 @@ def narrowed(graph: Graph, kept: Mapping[str, Kept]) -> Graph:
         op, constants = node.op.narrow(site_of(graph, node), inputs, output)
         names = list(node.inputs)
         for index, data in constants.items():
-            narrow = _narrow_constant(graph, node, index, data, output)
-            if isinstance(narrow.form, Planes):
-                narrow = replace(narrow, form=_narrow_planes(graph, node, narrow.form, inputs, output))
+            narrow = _narrow_constant(graph, node, index, data, inputs, output)
             names[index] = narrow.name
             values[narrow.name] = narrow
         nodes.append(replace(node, op=op, inputs=tuple(names)))
@@ -86,7 +83,9 @@ def narrowed(graph: Graph, kept: Mapping[str, Kept]) -> Graph:
     return result
 
 
-def _narrow_constant(graph: Graph, node: Node, index: int, data: Array, output: Kept) -> Value:
+def _narrow_constant(
+    graph: Graph, node: Node, index: int, data: Array, kept: Sequence[Kept | None], output: Kept
+) -> Value:
     """A constant of one node; one that several nodes share gets a name of its own."""
     name = str(node.inputs[index])
     value = graph.value(name)
@@ -100,19 +99,17 @@ def _narrow_constant(graph: Graph, node: Node, index: int, data: Array, output: 
             tuple(quantization.zero_points[i] for i in output),
             quantization.axis,
         )
-    name = f"{name}/{node.name}" if shared else name
-    return Value(name, value.dtype, copy.shape, quantization, copy, value.form)
+    form = _narrow_planes(graph, node, index, kept, output) if isinstance(value.form, Planes) else value.form
+    return Value(f"{name}/{node.name}" if shared else name, value.dtype, copy.shape, quantization, copy, form)
 
 
-def _narrow_planes(
-    graph: Graph, node: Node, form: Planes, inputs: Sequence[Kept | None], output: Kept
-) -> Planes:
-    """Each plane has the shape of the weights, so the op narrows it as it narrows them."""
+def _narrow_planes(graph: Graph, node: Node, index: int, kept: Sequence[Kept | None], output: Kept) -> Planes:
+    """The same channels of each plane of signs, by the rule that narrows the weights."""
     site = site_of(graph, node)
+    form = site.input(index).form
+    assert isinstance(form, Planes)
     planes = []
-    for plane in form.signs:
-        weights = replace(site.input(1), data=plane)
-        at = Site((site.inputs[0], weights, *site.inputs[2:]), site.outputs)
-        planes.append(node.op.narrow(at, inputs, output)[1][1])
-    coefficients = np.ascontiguousarray(form.coefficients[:, output])
-    return Planes(np.stack(planes), coefficients, form.axis)
+    for signs in form.signs:
+        inputs = [replace(v, data=signs) if i == index and v else v for i, v in enumerate(site.inputs)]
+        planes.append(node.op.narrow(replace(site, inputs=tuple(inputs)), kept, output)[1][index])
+    return Planes(np.stack(planes), np.ascontiguousarray(form.coefficients[:, output]), form.axis)

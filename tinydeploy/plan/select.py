@@ -38,16 +38,19 @@ GOALS = {
 """What each --optimize means here."""
 
 
-def select_kernels(graph: Graph, *, has_dsp: bool, goal: Goal) -> Kernels:
+def select_kernels(graph: Graph, *, has_dsp: bool, goal: Goal, narrow: bool = False) -> Kernels:
     """The kernel of every layer.
 
     The fastest kernels are taken where the arena of all together keeps the goal. Otherwise each layer begins
     with the kernel that needs the least working memory, and the layers that gain most come first.
     """
     # Each layer costs a plan; a graph of that size has no place on a microcontroller anyway.
-    if not has_dsp or not goal.fast or len(graph.nodes) > _MOST_NODES:
+    if not (has_dsp or narrow) or not goal.fast or len(graph.nodes) > _MOST_NODES:
         return {n.name: candidates(n.op, site_of(graph, n), has_dsp=False)[0] for n in graph.nodes}
-    found = {n.name: _worth(candidates(n.op, site_of(graph, n), has_dsp=True), goal) for n in graph.nodes}
+    options = {
+        n.name: candidates(n.op, site_of(graph, n), has_dsp=has_dsp, narrow=narrow) for n in graph.nodes
+    }
+    found = {name: _worth(each, goal) for name, each in options.items()}
     fastest = {name: options[0] for name, options in found.items()}
     if goal.spare_bytes is not None:
         base = {name: options[-1] for name, options in found.items()}

@@ -31,6 +31,7 @@ class ExportOptions:
         model_sha256: of the model file.
         dsp: the core has the DSP extension; the code for it runs on any other as well, only slower.
         kernels: the goal by which kernels are chosen, where a limit forces another one than `optimize`.
+        narrow: the core has no DSP extension, and kernels for fast 32-bit multiplications alone pay on it.
     """
 
     name: str
@@ -39,6 +40,7 @@ class ExportOptions:
     model_sha256: str
     dsp: bool = False
     kernels: str = ""
+    narrow: bool = False
 
     @property
     def kernel_goal(self) -> str:
@@ -100,7 +102,7 @@ def exported_arena(graph: Graph, options: ExportOptions) -> int:
 
 
 def _kernels(graph: Graph, options: ExportOptions) -> Kernels:
-    return select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.kernel_goal])
+    return select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.kernel_goal], narrow=options.narrow)
 
 
 def kernel_files(model: Model) -> list[str]:

@@ -28,7 +28,9 @@ def k_means(values: Values, count: int) -> Values:
     """
     ordered = np.sort(values)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    centroids: Values = np.unique(ordered[(2 * np.arange(count) + 1) * len(ordered) // (2 * count)])
+    centroids: npt.NDArray[np.float64] = np.unique(
+        ordered[(2 * np.arange(count) + 1) * len(ordered) // (2 * count)]
+    )
     for _ in range(_ROUNDS):
         borders = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
         edges = np.concatenate([[0], borders, [len(ordered)]])
