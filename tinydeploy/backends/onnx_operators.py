@@ -95,9 +95,10 @@ def _bias(at: Place) -> list[str]:
 def _convolution(at: Place, order: tuple[int, ...], group: int) -> None:
     """Args: order: the weights' axes as ONNX has them, (outputs, inputs of a group, rows, columns)."""
     op = cast(ops.Conv2D | ops.DepthwiseConv2D, at.node.op)
-    p, image = op.padding, at.image()
-    if not at.site.input(0).dtype.is_float and at.site.input(0).padding != at.site.input(0).quant.zero_point:
-        image, p = _padded_signs(at, p), ops.Padding()
+    p, x = op.padding, at.site.input(0)
+    other_fill = not x.dtype.is_float and not p.none and x.padding != x.quant.zero_point
+    image = _padded_signs(at, p) if other_fill else at.image()
+    p = ops.Padding() if other_fill else p
     kernel = at.tensors.parameter(at.site.input(1), lambda weights: weights.transpose(order), 0)
     at.operator(
         "Conv",

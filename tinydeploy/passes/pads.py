@@ -19,8 +19,8 @@ _Padded = ops.Conv2D | ops.DepthwiseConv2D | ops.MaxPool2D
 def fold_pads(graph: Graph) -> Graph:
     """Folds each PAD of rows and columns that a layer can do by itself.
 
-    Convolutions pad with zeros, signs with -1, and a maximum pool with what is never the largest. Average pools are left
-    alone: their own padding does not count, and zeros do.
+    Convolutions pad with zeros, signs with -1, and a maximum pool with what is never the largest. Average
+    pools are left alone: their own padding does not count, and zeros do.
 
     Requires: a verified graph. Ensures: the same arithmetic. Returns the graph itself where nothing changed.
     """
