@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinydeploy.backends.c import lower_dsp, lower_forms, lower_linear, lower_other, lower_trio
+from tinydeploy.backends.c import (
+    lower_dsp,
+    lower_forms,
+    lower_linear,
+    lower_other,
+    lower_sign,
+    lower_trio,
+)
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Op
@@ -24,6 +31,7 @@ from tinydeploy.ops import (
     Quantize,
     Relu,
     Reshape,
+    Sign,
     Softmax,
 )
 from tinydeploy.plan import dsp, trio
@@ -45,6 +53,7 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
     Quantize: lower_other.quantize,
     Relu: lower_other.relu,
     Reshape: lower_other.reshape,
+    Sign: lower_sign.sign,
     Softmax: lower_other.softmax,
 }
 
