@@ -15,6 +15,7 @@ _WINOGRAD, _WINOGRAD_OUTPUT, _WINOGRAD_INPUT = 0.62, 16.0, 15.0
 _FEW_ROWS = 2.3
 _PLANES, _PLANES_ROW = 2.0, 1.6
 _TAPS = 7.0
+_UNPACK, _UNPACK_TABLE = 3.0, 6.0
 _ADD = 10.3
 
 
@@ -39,6 +40,11 @@ def winograd_cycles(macs: int, outputs: int, inputs: int, blocks: int, flash: in
 def few_rows_cycles(macs: int) -> int:
     """Of the kernel that widens values where it reads them."""
     return round(_FEW_ROWS * macs)
+
+
+def unpack_cycles(weights: int, *, by_table: bool) -> int:
+    """Of stored weights into the stream of a kernel."""
+    return round((_UNPACK_TABLE if by_table else _UNPACK) * weights)
 
 
 def planes_cycles(macs: int, rows: float) -> int:

@@ -51,8 +51,13 @@ class DspScales:
     bounds: Int64Array
 
 
-def dsp_scales(weights: Int64Array, p: LinearParameters, zero_point: int) -> DspScales | None:
+def dsp_scales(
+    weights: Int64Array, p: LinearParameters, zero_point: int, *, as_stored: bool = False
+) -> DspScales | None:
     """Scales of a layer with weights (outputs, depth) and an int8 input of that zero point.
+
+    Args:
+        as_stored: leave channels that never change as they are, for their stored form may have no zeros.
 
     Returns:
         None where an accumulator may reach 2**30.
@@ -66,7 +71,7 @@ def dsp_scales(weights: Int64Array, p: LinearParameters, zero_point: int) -> Dsp
     low, high = p.bias - magnitude * reach, p.bias + magnitude * reach
     first, last = r.apply_wide(low), r.apply_wide(high)
     # The output grows with the accumulator: equal at both ends, it is equal everywhere.
-    constant = (first == last) | (mantissa == 0)
+    constant = np.zeros(outputs, np.bool_) if as_stored else (first == last) | (mantissa == 0)
     live = ~constant
     w = np.where(live[:, None], weights, 0)
     bias = np.where(live, p.folded_bias.astype(np.int64), 0)
@@ -108,21 +113,25 @@ class DotProducts:
     stream: npt.NDArray[np.int32]
 
 
-def dot_products(op: Conv2D | FullyConnected, site: Site, *, few: bool = False) -> DotProducts | None:
+def dot_products(
+    op: Conv2D | FullyConnected, site: Site, *, few: bool = False, as_stored: bool = False
+) -> DotProducts | None:
     """The constants of a convolution without groups or a fully connected layer.
 
     Args:
         few: for the kernel of few rows, which takes two pairs at a time where there is an even number.
+        as_stored: see `dsp_scales`.
 
     Returns:
         None where a pair of weights does not fit a lane, or a sum may reach 2**23.
     """
     array = site.input(1).array.astype(np.int64)
-    s = dsp_scales(array.reshape(array.shape[0], -1), op.parameters(site), site.input(0).quant.zero_point)
+    rows, zero_point = array.reshape(array.shape[0], -1), site.input(0).quant.zero_point
+    s = dsp_scales(rows, op.parameters(site), zero_point, as_stored=as_stored)
     if s is None or s.bounds[0::2].max(initial=0) >= PAIR_BOUND:
         return None
     outputs, depth = s.weights.shape
-    unroll, words = _unroll(depth)
+    unroll, words = _unroll(depth, as_stored)
     pairs = -(-outputs // 2)
     weights = np.zeros((2 * pairs, 2 * words), np.int64)
     weights[:outputs, :depth] = s.weights
@@ -161,15 +170,19 @@ def _by_pair(values: Int64Array, pairs: int) -> Int64Array:
     return padded.reshape(pairs, 2)
 
 
-def _unroll(depth: int) -> tuple[int, int]:
-    """The unrolling with the fewest instructions, and the words of lanes with it: two for four inputs."""
+def _unroll(depth: int, as_stored: bool) -> tuple[int, int]:
+    """The unrolling with the fewest instructions, and the words of lanes with it: two for four inputs.
+
+    Stored weights may have no zeros, so that no word may stand behind the last four inputs.
+    """
+    fewest = 2 * -(-depth // 4)
 
     def words(unroll: int) -> int:
         each = math.lcm(unroll, 2)
-        return -(-depth // (2 * each)) * each
+        return -(-fewest // each) * each
 
     def cost(unroll: int) -> int:
         return words(unroll) // unroll * (_STEP_INSTRUCTIONS * unroll + _LOOP_INSTRUCTIONS)
 
-    unroll = min(_UNROLLS, key=cost)
+    unroll = min((u for u in _UNROLLS if not as_stored or words(u) == fewest), key=cost)
     return unroll, words(unroll)

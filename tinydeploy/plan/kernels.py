@@ -11,6 +11,7 @@ from tinydeploy.ir.verify import site_of
 from tinydeploy.plan import dsp
 from tinydeploy.plan.cost import portable_cycles
 from tinydeploy.plan.forms import Linear, formed_scratch, stored_form
+from tinydeploy.plan.forms_dsp import formed_kernels
 from tinydeploy.plan.scratch import scratch_bytes
 
 PORTABLE = "portable"
@@ -49,23 +50,27 @@ Kernels = Mapping[str, KernelChoice]
 def candidates(op: Op, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
     """The kernels that can compute a layer, the fastest first; the portable one is the last."""
     if stored_form(op, site) is not None:
-        return formed_candidates(op, site, has_dsp=has_dsp)
-    fast = dsp.kernels_for(op, site) if has_dsp else ()
-    found = [
+        assert isinstance(op, Linear)
+        return _formed_candidates(op, site, has_dsp=has_dsp)
+    fast = dsp.kernels_for(op, site) if has_dsp else []
+    portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=portable_cycles(op, site))
+    return (*_sorted(op, fast), portable)
+
+
+def _formed_candidates(op: Linear, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
+    """The same for a layer whose weights are stored in fewer than eight bits."""
+    fast = formed_kernels(op, site) if has_dsp else []
+    portable = KernelChoice(PORTABLE, formed_scratch(op, site), cycles=portable_cycles(op, site))
+    return (*_sorted(op, fast), portable)
+
+
+def _sorted(op: Op, fast: list[dsp.DspKernel]) -> list[KernelChoice]:
+    return [
         KernelChoice(
             k.name, k.scratch_bytes, k.in_place or op.in_place, k.lead, k.block, k.cycles, k.more_flash
         )
         for k in sorted(fast, key=lambda k: k.cycles)
     ]
-    portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=portable_cycles(op, site))
-    return (*found, portable)
-
-
-def formed_candidates(op: Op, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
-    """The same for a layer whose weights are stored in fewer than eight bits."""
-    del has_dsp
-    assert isinstance(op, Linear)
-    return (KernelChoice(PORTABLE, formed_scratch(op, site), cycles=portable_cycles(op, site)),)
 
 
 def choose_kernels(graph: Graph, *, has_dsp: bool = False) -> Kernels:

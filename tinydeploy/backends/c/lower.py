@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinydeploy.backends.c import lower_dsp, lower_forms, lower_linear, lower_other
+from tinydeploy.backends.c import lower_dsp, lower_forms, lower_forms_dsp, lower_linear, lower_other
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Op
@@ -26,7 +26,7 @@ from tinydeploy.ops import (
     Reshape,
     Softmax,
 )
-from tinydeploy.plan import dsp
+from tinydeploy.plan import dsp, forms_dsp
 from tinydeploy.plan.forms import stored_form
 
 # Any: each function takes its own op class, and the key guarantees that it gets one.
@@ -57,6 +57,11 @@ LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.FEW_ROWS: lower_dsp.few_rows,
     dsp.ROWS: lower_dsp.rows,
     dsp.WINOGRAD: lower_dsp.winograd_conv_2d,
+    forms_dsp.CONVOLUTION: lower_forms_dsp.conv_2d,
+    forms_dsp.DEPTHWISE: lower_forms_dsp.depthwise,
+    forms_dsp.DEPTHWISE_TAPS: lower_forms_dsp.depthwise_taps,
+    forms_dsp.FEW_ROWS: lower_forms_dsp.few_rows,
+    forms_dsp.ROWS: lower_forms_dsp.rows,
 }
 """The kernels for the DSP extension, by the name of the choice."""
 
