@@ -26,6 +26,7 @@ class Planes:
         words: words of a plane's row.
         scratch_bytes: of the planes.
         way: of the requantization.
+        scales: those of each channel.
         stream: int32, the words of each channel.
     """
 
@@ -33,6 +34,7 @@ class Planes:
     words: int
     scratch_bytes: int
     way: int
+    scales: DspScales
     stream: npt.NDArray[np.int32]
 
 
@@ -53,14 +55,15 @@ def planes(
     packed = w[..., 0] | w[..., 1] << 8 | w[..., 1] << 16 | w[..., 2] << 24
     columns = (packed, np.stack([2 * s.bias, s.multiplier, s.offset, s.shift], axis=1))
     band, words = _band(op, site, most)
-    return Planes(band, words, _bytes(op, band, words), s.way, wrapped(np.concatenate(columns, axis=1)))
+    return Planes(band, words, _bytes(op, band, words), s.way, s, wrapped(np.concatenate(columns, axis=1)))
 
 
 @dataclass(frozen=True)
 class Taps:
-    """The constants of td_dsp_depthwise_taps: the way of the requantization and the words of each block."""
+    """The constants of td_dsp_depthwise_taps: way of the requantization, scales, the words of each block."""
 
     way: int
+    scales: DspScales
     stream: npt.NDArray[np.int32]
 
 
@@ -87,7 +90,7 @@ def taps(op: DepthwiseConv2D, site: Site, *, as_stored: bool = False) -> Taps | 
         scales.reshape(blocks, 3 * _BLOCK),
         (lanes[..., 0] | lanes[..., 1] << 16).reshape(blocks, -1),
     )
-    return Taps(s.way, wrapped(np.concatenate(columns, axis=1)))
+    return Taps(s.way, s, wrapped(np.concatenate(columns, axis=1)))
 
 
 def depthwise_scales(op: DepthwiseConv2D, site: Site, as_stored: bool = False) -> DspScales | None:

@@ -36,10 +36,11 @@ class DspScales:
 
     Attributes:
         way: TD_DSP_CLAMPED, TD_DSP_TIES or TD_DSP_ANY.
-        weights: (outputs, depth), zeros for a constant channel.
-        bias: folded bias, 0 for a constant channel.
+        weights: (outputs, depth), zeros for a constant channel unless they stay as stored.
+        bias: folded bias, likewise.
         multiplier, offset, shift: per output channel.
-        bounds: proved largest |accumulator| of each channel.
+        target: what becomes of an accumulator of 0: the zero point, or the one value of a constant channel.
+        bounds: proved largest |accumulator| of each channel that counts.
     """
 
     way: int
@@ -48,6 +49,7 @@ class DspScales:
     multiplier: Int64Array
     offset: Int64Array
     shift: Int64Array
+    target: Int64Array
     bounds: Int64Array
 
 
@@ -57,7 +59,7 @@ def dsp_scales(
     """Scales of a layer with weights (outputs, depth) and an int8 input of that zero point.
 
     Args:
-        as_stored: leave channels that never change as they are, for their stored form may have no zeros.
+        as_stored: constant channels keep their weights, for the stored form may have no zeros.
 
     Returns:
         None where an accumulator may reach 2**30.
@@ -71,25 +73,27 @@ def dsp_scales(
     low, high = p.bias - magnitude * reach, p.bias + magnitude * reach
     first, last = r.apply_wide(low), r.apply_wide(high)
     # The output grows with the accumulator: equal at both ends, it is equal everywhere.
-    constant = np.zeros(outputs, np.bool_) if as_stored else (first == last) | (mantissa == 0)
+    constant = (first == last) | (mantissa == 0)
     live = ~constant
-    w = np.where(live[:, None], weights, 0)
-    bias = np.where(live, p.folded_bias.astype(np.int64), 0)
-    bounds = np.where(live, np.maximum(np.abs(low), np.abs(high)), 0)
-    if bounds.max(initial=0) >= DOUBLING_BOUND:
+    used = np.ones_like(live) if as_stored else live
+    w = np.where(used[:, None], weights, 0)
+    bias = np.where(used, p.folded_bias.astype(np.int64), 0)
+    reached = np.maximum(np.abs(low), np.abs(high))
+    if reached[used].max(initial=0) >= DOUBLING_BOUND:
         return None
-    multipliers = np.where(live, mantissa, 2**30)
+    bounds = np.where(live, reached, 0)
+    # An accumulator of 0 comes out at the target by any multiplier, any other one by that of 0.
+    multipliers = np.where(live, mantissa, 0 if as_stored else 2**30)
+    target = np.where(live, r.zero_point, first)
     shifts = -exponent
     right = bool(np.all((shifts[live] >= 1) & (shifts[live] <= _MOST_SHIFT)))
     if right:
         shift = np.where(live, shifts, shifts[live].min() if live.any() else 1)
-        target = np.where(live, r.zero_point, first)
         offset = (target << shift) + (1 << (shift - 1))
         if (np.abs(offset) + bounds).max() <= INT32_MAX - 1:
             way = CLAMPED if r.low >= r.zero_point else TIES
-            return DspScales(way, w, bias, multipliers, offset, shift, bounds)
-    offset = np.where(live, r.zero_point, first)
-    return DspScales(ANY, w, bias, multipliers, offset, np.where(live, exponent, 0), bounds)
+            return DspScales(way, w, bias, multipliers, offset, shift, target, bounds)
+    return DspScales(ANY, w, bias, multipliers, target, np.where(live, exponent, 0), target, bounds)
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ class DotProducts:
         depth: inputs of one output.
         words: words of lanes for each channel pair; a multiple of `unroll`.
         common: multiplier, offset and shift, where all channels have the same.
+        scales: those of each channel.
         quads: the words of two pairs stand in turns, for a kernel that makes four channels at a time.
         stream: int32, in the order that td_kernels_dsp_dot.h states.
     """
@@ -109,6 +114,7 @@ class DotProducts:
     unroll: int
     way: int
     common: tuple[int, int, int] | None
+    scales: DspScales
     quads: bool
     stream: npt.NDArray[np.int32]
 
@@ -156,7 +162,7 @@ def dot_products(
         by_pair = [_by_pair(v, pairs) for v in scales.T]
         columns.append(np.stack(by_pair, axis=2).reshape(groups, -1))
     stream = wrapped(np.concatenate(columns, axis=1))
-    return DotProducts(depth, words, unroll, s.way, common, together == 2, stream)
+    return DotProducts(depth, words, unroll, s.way, common, s, together == 2, stream)
 
 
 def wrapped(values: Int64Array) -> npt.NDArray[np.int32]:

@@ -10,9 +10,8 @@ from tinydeploy.backends.c.lower_dsp import dot_shape, dsp_output, planes_shape,
 from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
-from tinydeploy.ops.linear import LinearParameters
 from tinydeploy.plan.dsp_depthwise import block_order, planes, taps
-from tinydeploy.plan.dsp_linear import ANY, DotProducts
+from tinydeploy.plan.dsp_linear import DotProducts, DspScales
 from tinydeploy.plan.forms import int8_fields
 from tinydeploy.plan.forms_dsp import pair_words
 
@@ -22,14 +21,14 @@ _DEPTHWISE_HEADER = "td_kernels_dsp_forms_depthwise.h"
 
 def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
     dot, shape = _rows(op, at)
-    stored, fields, constants = _of_pairs(op, at, dot)
+    stored, fields, constants = _of_pairs(at, dot)
     whole = struct(rows=shape, fields=fields, block=at.choice.block, pair_words=pair_words(dot))
     return _layer(_HEADER, "td_dsp_formed_rows", whole, stored, constants)
 
 
 def few_rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
     dot, shape = _rows(op, at)
-    stored, fields, constants = _of_pairs(op, at, dot)
+    stored, fields, constants = _of_pairs(at, dot)
     whole = struct(rows=shape, fields=fields)
     return _layer(_HEADER, "td_dsp_formed_few_rows", whole, stored, constants, scratch=False)
 
@@ -41,7 +40,7 @@ def _rows(op: Conv2D | FullyConnected, at: Context) -> tuple[DotProducts, Struct
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = dot_shape(op, at, as_stored=True)
-    stored, fields, constants = _of_pairs(op, at, dot)
+    stored, fields, constants = _of_pairs(at, dot)
     conv = Struct((*window_shape(op, at), ("dot", shape)))
     whole = struct(conv=conv, fields=fields, block=at.choice.block, pair_words=pair_words(dot))
     return _layer(_HEADER, "td_dsp_formed_conv_2d", whole, stored, constants)
@@ -50,7 +49,7 @@ def conv_2d(op: Conv2D, at: Context) -> LayerCode:
 def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
     p = planes(op, at.site, as_stored=True)
     assert p is not None, "the plan chose this kernel because they exist"
-    stored, fields, constants = _of_blocks(op, at, p.way)
+    stored, fields, constants = _of_blocks(at, p.scales)
     shape = struct(depthwise=planes_shape(op, at, p), fields=fields)
     return _layer(_DEPTHWISE_HEADER, "td_dsp_formed_depthwise", shape, stored, constants)
 
@@ -58,60 +57,54 @@ def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
 def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:
     t = taps(op, at.site, as_stored=True)
     assert t is not None, "the plan chose this kernel because they exist"
-    stored, fields, constants = _of_blocks(op, at, t.way)
+    stored, fields, constants = _of_blocks(at, t.scales)
     out = dsp_output(op.parameters(at.site), t.way)
     shape = struct(taps=Struct((*window_shape(op, at), ("out", out))), fields=fields)
     return _layer(_DEPTHWISE_HEADER, "td_dsp_formed_depthwise_taps", shape, stored, constants)
 
 
-def _of_pairs(
-    op: Conv2D | FullyConnected, at: Context, dot: DotProducts
-) -> tuple[str, Struct, tuple[Constant, ...]]:
+def _of_pairs(at: Context, dot: DotProducts) -> tuple[str, Struct, tuple[Constant, ...]]:
     (fields,) = raw_fields(at.site.input(1), 0)
-    scales = dot.common is None
-    even = len(fields) + len(fields) % 2
-    words = pair_fields(fields, dot.words)
-    return _stored(at, op.parameters(at.site), words, even, dot.way, scales=scales)
+    channels = len(fields) + len(fields) % 2
+    return _stored(at, dot.scales, pair_fields(fields, dot.words), channels, scales=dot.common is None)
 
 
-def _of_blocks(op: DepthwiseConv2D, at: Context, way: int) -> tuple[str, Struct, tuple[Constant, ...]]:
+def _of_blocks(at: Context, s: DspScales) -> tuple[str, Struct, tuple[Constant, ...]]:
     (fields,) = raw_fields(at.site.input(1), 3)
-    words = block_fields(fields, block_order(len(fields)))
-    return _stored(at, op.parameters(at.site), words, len(fields), way)
+    return _stored(at, s, block_fields(fields, block_order(len(fields))), len(fields))
 
 
 def _stored(
-    at: Context, p: LinearParameters, words: Bytes, channels: int, way: int, *, scales: bool = True
+    at: Context, s: DspScales, words: Bytes, channels: int, *, scales: bool = True
 ) -> tuple[str, Struct, tuple[Constant, ...]]:
     """The statement that names the stored weights, the td_dsp_fields, and the constants."""
-    form = at.site.input(1).form
-    assert form is not None, "the plan chose this kernel because there is one"
-    fields, r = int8_fields(form), p.requantization
+    form, zero_point = at.site.input(1).form, at.site.output.quant.zero_point
+    fields = None if form is None else int8_fields(form)
     assert fields is not None, "the plan chose this kernel because they are int8"
-    per_channel = len(r.mantissas) > 1
-    constants: dict[str, Constant | None] = {
-        "fields": Constant("fields", "int32_t", field_words(words, fields.bits)),
-        "table": Constant("table", "int8_t", np.array(fields.table, np.int8)) if fields.table else None,
-        "bias": Constant("bias", "int32_t", _padded(p.folded_bias, channels)),
-    }
+    each = np.stack([s.multiplier, s.shift, s.target])
+    per_channel = bool((each != each[:, :1]).any())
+    constants = [Constant("fields", "int32_t", field_words(words, fields.bits))]
+    if fields.table:
+        constants.append(Constant("table", "int8_t", np.array(fields.table, np.int8)))
+    constants.append(Constant("bias", "int32_t", _padded(s.bias, channels)))
     if scales:
-        wide = channels if per_channel else 1
-        exponents = np.array(r.exponents)
-        shifts = exponents if way == ANY else -exponents
-        constants["multiplier"] = Constant("multiplier", "int32_t", _padded(np.array(r.mantissas), wide))
-        constants["shift"] = Constant("shift", "int8_t", _padded(shifts, wide))
-    names = ("fields", "table", "bias", "multiplier", "shift")
-    members = ", ".join(f"{{{n}}}" if constants.get(n) else "NULL" for n in names)
+        multiplier, shift, target = (_padded(row, channels) if per_channel else row[:1] for row in each)
+        constants.append(Constant("multiplier", "int32_t", multiplier))
+        constants.append(Constant("shift", "int8_t", shift))
+        if (target != zero_point).any():
+            constants.append(Constant("target", "int8_t", target))
+    there = {c.role for c in constants}
+    names = ("fields", "table", "bias", "multiplier", "shift", "target")
+    members = ", ".join(f"{{{n}}}" if n in there else "NULL" for n in names)
     shape = struct(
         bits=fields.bits,
         step=fields.step,
         low=fields.low,
         words=len(words),
-        zero_point=r.zero_point,
+        zero_point=zero_point,
         channel_step=int(per_channel),
     )
-    statement = f"const td_dsp_stored stored = {{{{ {members} }}}};"
-    return statement, shape, tuple(c for c in constants.values() if c)
+    return f"const td_dsp_stored stored = {{{{ {members} }}}};", shape, tuple(constants)
 
 
 def _padded(values: Array, channels: int) -> Array:

@@ -22,6 +22,7 @@ typedef struct {
     const int32_t *bias;
     const int32_t *multiplier;
     const int8_t *shift;
+    const int8_t *target; /* in the place of zero_point; NULL where no channel has another one */
 } td_dsp_stored;
 
 /* Two words of fields, number `i` and i + 1; `i` is even. */
@@ -93,11 +94,12 @@ static TD_INLINE td_dsp_scale td_dsp_scale_of(const td_dsp_fields *f, const td_d
 {
     const int32_t multiplier = w->multiplier[channel * f->channel_step];
     const int32_t shift = w->shift[channel * f->channel_step];
+    const int32_t target = w->target == NULL ? f->zero_point : w->target[channel * f->channel_step];
     if (out->way == TD_DSP_ANY) {
-        return (td_dsp_scale){ multiplier, f->zero_point, shift };
+        return (td_dsp_scale){ multiplier, target, shift };
     }
     const int32_t half = (int32_t)((uint32_t)1 << (shift - 1));
-    return (td_dsp_scale){ multiplier, (2 * f->zero_point + 1) * half, shift };
+    return (td_dsp_scale){ multiplier, (2 * target + 1) * half, shift };
 }
 
 static TD_INLINE int32_t *td_dsp_put_scale(td_dsp_scale scale, int32_t *to)
