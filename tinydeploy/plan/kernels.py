@@ -13,6 +13,7 @@ from tinydeploy.plan.cost import portable_cycles
 from tinydeploy.plan.forms import Linear, formed_scratch, stored_form
 from tinydeploy.plan.forms_dsp import formed_kernels
 from tinydeploy.plan.scratch import scratch_bytes
+from tinydeploy.plan.signs import signs_kernels
 
 PORTABLE = "portable"
 
@@ -59,7 +60,7 @@ def candidates(op: Op, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]
 
 def _formed_candidates(op: Linear, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
     """The same for a layer whose weights are stored in fewer than eight bits."""
-    fast = formed_kernels(op, site) if has_dsp else []
+    fast = [*signs_kernels(op, site), *(formed_kernels(op, site) if has_dsp else [])]
     portable = KernelChoice(PORTABLE, formed_scratch(op, site), cycles=portable_cycles(op, site))
     return (*_sorted(op, fast), portable)
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinydeploy.backends.c import lower_dsp, lower_forms, lower_forms_dsp, lower_linear, lower_other
+from tinydeploy.backends.c import (
+    lower_dsp,
+    lower_forms,
+    lower_forms_dsp,
+    lower_linear,
+    lower_other,
+    lower_signs,
+)
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Op
@@ -28,6 +35,7 @@ from tinydeploy.ops import (
 )
 from tinydeploy.plan import dsp, forms_dsp
 from tinydeploy.plan.forms import stored_form
+from tinydeploy.plan.signs import SIGNS
 
 # Any: each function takes its own op class, and the key guarantees that it gets one.
 LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
@@ -62,8 +70,9 @@ LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
     forms_dsp.DEPTHWISE_TAPS: lower_forms_dsp.depthwise_taps,
     forms_dsp.FEW_ROWS: lower_forms_dsp.few_rows,
     forms_dsp.ROWS: lower_forms_dsp.rows,
+    SIGNS: lower_signs.conv_2d,
 }
-"""The kernels for the DSP extension, by the name of the choice."""
+"""The kernels beside the portable ones, by the name of the choice."""
 
 
 def lower(at: Context) -> LayerCode:
