@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from fit_shapes import layer_graphs, networks
 
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.data import random_samples
 from tinydeploy.emulate.build import Firmware, build

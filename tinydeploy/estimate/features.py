@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.backends.c.syntax import Struct
 from tinydeploy.estimate.dsp_features import constant_lines, dsp_counts
 from tinydeploy.ir.graph import Graph

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.bodies import CALL_BYTES
+from tinydeploy.backends.c.layer import Layer
+from tinydeploy.backends.c.model import Model
 from tinydeploy.backends.c.project import Project, lower_project
 from tinydeploy.emulate.cycles.model import Cycles, flash_cycles
 from tinydeploy.emulate.cycles.trace import FlashCount
@@ -37,6 +39,7 @@ def estimate(job: Job) -> Measurement:
     cycles = {layer.function: _cycles(graph, layer, costs, flash) for layer in layers}
     instructions = {layer.function: _instructions(graph, layer, costs) for layer in layers}
     kernels = [costs.kernel(layer.code.kernel) for layer in layers]
+    code = sum(_code(model, layer, costs) for layer in layers)
     # The layers reach each array through a pointer, which lies beside it.
     weights = sum(constant.bytes + _POINTER_BYTES for layer in layers for constant in layer.code.constants)
     arena = project.plan.arena_bytes
@@ -48,13 +51,21 @@ def estimate(job: Job) -> Measurement:
         per_function=instructions,
         stack_bytes=max((kernel.stack_bytes for kernel in kernels), default=0),
         arena_touched=None,
-        sizes=Sizes(costs.base_bytes + sum(kernel.code_bytes for kernel in kernels), weights, arena, arena),
+        sizes=Sizes(costs.base_bytes + code, weights, arena, arena),
         float_symbols=(),
         faults=(),
         unaligned_ok=True,
         latency=_latency(job, cycles, costs),
         source="estimated",
     )
+
+
+def _code(model: Model, layer: Layer, costs: CoreCosts) -> int:
+    """Bytes of a layer's function, with the body that it shares where it is the first to call it."""
+    body = model.body_of(layer)
+    own = 0 if body is None else CALL_BYTES
+    first = body is None or layer.index == body.layers[0]
+    return own + (costs.kernel(layer.code.kernel).code_bytes if first else 0)
 
 
 def _latency(job: Job, cycles: dict[str, Cycles], costs: CoreCosts) -> Latency:
