@@ -148,7 +148,7 @@ def fit_readings(readings: Sequence[Reading], clock_mhz: float) -> Fit:
     named = {"flash": flash, "branch": branch}
     odd = [f"{p} x {named[p]:.3g}" for p in parameters if not _USUAL[0] <= named[p] <= _USUAL[1]]
     if odd:
-        asked = "is the board's clock that of its file, and was the same code measured (--optimize, --compiler)?"
+        asked = "is the board's clock that of its file, and was the same code measured (--optimize)?"
         notes.append(f"{' and '.join(odd)} is further off than such a table is as a rule: {asked}")
     return Fit(
         readings=given,
