@@ -1,7 +1,9 @@
 """Stored costs of the kernels: cycles on a Cortex-M4 that fetches code and weights from a slow flash.
 
 Straight lines through what `profile` modelled on the NUCLEO-L4R5ZI for the layers of the reference models;
-they put the kernels of one layer in order, and are off by up to a third for small layers.
+they put the kernels of one layer in order, and are off by up to a third for small layers. Those of the
+kernels for narrow cores are cycles of a Cortex-M0+ whose memory never waits, where the portable ones take
+somewhat more than is said here.
 """
 
 from __future__ import annotations
@@ -16,6 +18,8 @@ _FEW_ROWS = 2.3
 _PLANES, _PLANES_ROW = 2.0, 1.6
 _TAPS = 7.0
 _ADD = 10.3
+_TRIO, _TRIO_OUTPUT, _TRIO_INPUT = 2.6, 35.0, 8.0
+_TRIO_DEPTHWISE, _TRIO_DEPTHWISE_OUTPUT, _TRIO_PLANE = 3.4, 48.0, 9.0
 
 
 def portable_cycles(op: Op, site: Site) -> int:
@@ -54,3 +58,13 @@ def taps_cycles(macs: int) -> int:
 def add_cycles(elements: int) -> int:
     """Of the linear ADD."""
     return round(_ADD * elements)
+
+
+def trio_dot_cycles(macs: int, outputs: int, inputs: int) -> int:
+    """Of a kernel that packs `inputs` values three to two words and makes `outputs` elements."""
+    return round(_TRIO * macs + _TRIO_OUTPUT * outputs + _TRIO_INPUT * inputs)
+
+
+def trio_depthwise_cycles(macs: int, outputs: int, inputs: int) -> int:
+    """Of the depthwise kernel whose planes take `inputs` values, those read again included."""
+    return round(_TRIO_DEPTHWISE * macs + _TRIO_DEPTHWISE_OUTPUT * outputs + _TRIO_PLANE * inputs)
