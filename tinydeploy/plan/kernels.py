@@ -59,7 +59,9 @@ def candidates(op: Op, site: Site, *, has_dsp: bool, narrow: bool = False) -> tu
         )
         for k in sorted(fast, key=lambda k: k.cycles)
     ]
-    portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=portable_cycles(op, site))
+    portable = KernelChoice(
+        PORTABLE, scratch_bytes(op, site), op.in_place, cycles=portable_cycles(op, site, narrow=narrow)
+    )
     return (*found, portable)
 
 
