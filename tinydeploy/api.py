@@ -38,7 +38,7 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
-from tinydeploy.report.files import compressed_files
+from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Core, load_target
 from tinydeploy.verdict import Limits
@@ -285,6 +285,7 @@ def compress(
     cost_aware: bool = False,
     importance: str = "l2",
     protect: Sequence[str] = (),
+    protect_residual: bool = False,
     calibration: str = "minmax",
     calibration_samples: int = 500,
     finetune_epochs: int = 0,
@@ -341,6 +342,7 @@ def compress(
             importance,
             SelectOptions(prune_divisor, scope=prune_scope, cost_aware=cost_aware),
             tuple(protect),
+            protect_residual,
             prune_steps,
             ratios=prune_layers or {},
             seed=seed,
@@ -383,5 +385,5 @@ def compress(
     result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):
         result = replace(result, forced=force)
-        write_files(compressed_files(result), Path(output))
+        write_files(compressed_files(result), Path(output), obsolete=OPTIONAL_FILES)
     return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))

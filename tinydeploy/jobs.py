@@ -19,7 +19,8 @@ def export_options(model: Model, target: Target, name: str | None, optimize: str
     """What a model is exported for; raises DeployError for a name or a goal that cannot be."""
     require_optimize(optimize)
     chosen = model.default_name if name is None else check_name(name)
-    return ExportOptions(chosen, target.name, optimize, model.sha256, target.core.dsp)
+    core = target.core
+    return ExportOptions(chosen, target.name, optimize, model.sha256, core.dsp, narrow=core.narrow)
 
 
 def make_job(

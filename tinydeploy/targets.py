@@ -26,6 +26,7 @@ from tinydeploy.timing import (
 from tinydeploy.toml_file import Table, nearest, read_toml
 
 ARCHITECTURES = ("armv6-m", "armv7-m", "armv7e-m", "armv8-m.main", "rv32imc", "host")
+NARROW = ("armv6-m", "armv7-m", "rv32imc")
 FPUS = ("none", "fpv4-sp-d16", "fpv5-sp-d16", "fpv5-d16")
 EMULATORS = ("", "cortex-m0", "cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33", "riscv32")
 GCCS = ("arm-none-eabi-gcc", "riscv64-unknown-elf-gcc")
@@ -83,6 +84,11 @@ class Core:
     timing: CoreTiming | None = None
     validation: Validation | None = None
     gcc: str = GCCS[0]
+
+    @property
+    def narrow(self) -> bool:
+        """Whether the kernels for cores without a long multiplication pay; measured in docs/kernels.md."""
+        return not self.dsp and self.architecture in NARROW
 
 
 @dataclass(frozen=True)

@@ -80,6 +80,11 @@ def _layer_ratios(
 @click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
 @click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
 @click.option(
+    "--protect-residual",
+    is_flag=True,
+    help="Prune only inside residual blocks: what an addition shares stays.",
+)
+@click.option(
     "--calibration", default="minmax", show_default=True, help="minmax, percentile, mse or entropy."
 )
 @click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)

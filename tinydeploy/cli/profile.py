@@ -58,7 +58,7 @@ def profile_command(
     is too small or a limit is exceeded. With --estimate, and where no compiler is found, cycles, code and
     stack come from cost functions, with their error.
 
-    MODEL may also be a firmware that you linked, an Arm ELF file, with --entry FUNCTION: what one call of it
+    MODEL may also be a firmware that you linked, an ELF file, with --entry FUNCTION: what one call of it
     costs, function by function. Stack, floating point and arguments are set up, and memory is as after
     start-up; no start-up code runs.
 

@@ -79,7 +79,8 @@ class _Run:
         self.module, self.options, self.progress = module, options, progress
         check_data(module, x, y)
         outputs = math.prod(module.graph.value(module.graph.outputs[0]).shape)
-        self.x = np.ascontiguousarray(x, np.float32)
+        # PyTorch warns of arrays that cannot be written, such as those of a file that is mapped.
+        self.x = np.require(x, np.float32, ["C", "W"])
         self.y, kind = prepare_labels(y, outputs, options.loss)
         self.classes = self.y.dtype.kind == "i"
         self.loss: LossFunction = make_loss(kind)

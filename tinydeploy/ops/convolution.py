@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept, required
+from tinydeploy.ir.forms import Signs
 from tinydeploy.ir.op import Op, Shape, Site
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.linear import LinearParameters, check_linear, linear_parameters
@@ -35,6 +36,15 @@ class _Convolution(Op):
     def _check_ranks(self, site: Site) -> None:
         require(len(site.input(0).shape) == 4, f"the input has shape {site.input(0).shape}, not NHWC")
         require(len(site.input(1).shape) == 4, f"the weights have shape {site.input(1).shape}, not 4 axes")
+
+    def _check_border(self, site: Site) -> None:
+        """Signs are padded with -1, which its own padding does where -1 stands for the real zero."""
+        x = site.input(0)
+        require(
+            not isinstance(x.form, Signs) or self.padding.none or x.quant.zero_point == -1,
+            f"the padding {self.padding} of signs whose zero point is not -1",
+            "pad with -1 by a PAD in front",
+        )
 
 
 @dataclass(frozen=True)
@@ -66,6 +76,7 @@ class Conv2D(_Convolution):
     def check(self, site: Site) -> None:
         def integer(at: Site) -> None:
             check_linear(at, output_axis=0)
+            self._check_border(at)
             self.parameters(at)
 
         check_activations(site, integer)
@@ -115,7 +126,7 @@ class Conv2D(_Convolution):
         p = self.parameters(site)
         x = _images(arrays[0])
         # Every partial sum is an integer below 2**53, so a float64 product is exact, and BLAS is fast.
-        padded = pad_image(x, self.padding, site.input(0).quant.zero_point).astype(np.float64)
+        padded = pad_image(x, self.padding, site.input(0).padding).astype(np.float64)
         acc = self._accumulate(site, padded, site.input(1).array).astype(np.int64) + p.folded_bias
         return _samples(p.requantization.apply(acc, site.output.dtype), site)
 
@@ -148,6 +159,7 @@ class DepthwiseConv2D(_Convolution):
     def check(self, site: Site) -> None:
         def integer(at: Site) -> None:
             check_linear(at, output_axis=3)
+            self._check_border(at)
             self.parameters(at)
 
         check_activations(site, integer)
@@ -179,7 +191,7 @@ class DepthwiseConv2D(_Convolution):
     def run_integer(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         p = self.parameters(site)
         # int32 suffices: linear_parameters proved the bound for any order of addition.
-        x = pad_image(_images(arrays[0]), self.padding, site.input(0).quant.zero_point).astype(np.int32)
+        x = pad_image(_images(arrays[0]), self.padding, site.input(0).padding).astype(np.int32)
         acc = self._accumulate(site, x, site.input(1).array) + p.folded_bias
         return _samples(p.requantization.apply(acc, site.output.dtype), site)
 

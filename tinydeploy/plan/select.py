@@ -46,7 +46,9 @@ Options = Mapping[str, tuple[KernelChoice, ...]]
 """The candidates of each layer, by the name of its node."""
 
 
-def select_kernels(graph: Graph, *, has_dsp: bool, goal: Goal, costs: MeasuredCosts | None = None) -> Kernels:
+def select_kernels(
+    graph: Graph, *, has_dsp: bool, goal: Goal, narrow: bool = False, costs: MeasuredCosts | None = None
+) -> Kernels:
     """The kernel of every layer.
 
     The kernels that cost least are taken where the arena of all together keeps the goal. Otherwise each layer
@@ -57,9 +59,9 @@ def select_kernels(graph: Graph, *, has_dsp: bool, goal: Goal, costs: MeasuredCo
     """
     # Each layer costs a plan; a graph of that size has no place on a microcontroller anyway.
     if len(graph.nodes) > _MOST_NODES or not (goal.fast or costs):
-        has_dsp = False
-    every = layer_options(graph, has_dsp=has_dsp, costs=costs)
-    if not has_dsp:
+        has_dsp = narrow = False
+    every = layer_options(graph, has_dsp=has_dsp, narrow=narrow, costs=costs)
+    if not (has_dsp or narrow):
         return {name: options[0] for name, options in every.items()}
     if not goal.fast:
         smallest = {n: min(options, key=lambda o: (o.spends, o.takes)) for n, options in every.items()}
@@ -69,12 +71,14 @@ def select_kernels(graph: Graph, *, has_dsp: bool, goal: Goal, costs: MeasuredCo
     return {n: replace(o, why=_why(every[n], found[n], o)) for n, o in chosen.items()}
 
 
-def layer_options(graph: Graph, *, has_dsp: bool, costs: MeasuredCosts | None = None) -> Options:
+def layer_options(
+    graph: Graph, *, has_dsp: bool, narrow: bool = False, costs: MeasuredCosts | None = None
+) -> Options:
     """The candidates of every layer, the fastest by stored cost first, with what was measured of them."""
     found = {}
     for node in graph.nodes:
         site = site_of(graph, node)
-        options = candidates(node.op, site, has_dsp=has_dsp)
+        options = candidates(node.op, site, has_dsp=has_dsp, narrow=narrow)
         if costs is not None:
             key = layer_key(node, site)
             taken = [costs.by_kernel.get((key, o.name, o.block)) for o in options]
@@ -83,9 +87,9 @@ def layer_options(graph: Graph, *, has_dsp: bool, costs: MeasuredCosts | None = 
     return found
 
 
-def variant_kernels(graph: Graph, variant: int, *, has_dsp: bool) -> Kernels:
+def variant_kernels(graph: Graph, variant: int, *, has_dsp: bool, narrow: bool) -> Kernels:
     """Candidate number `variant` of every layer, or its last one: a model in which each can be measured."""
-    every = layer_options(graph, has_dsp=has_dsp)
+    every = layer_options(graph, has_dsp=has_dsp, narrow=narrow)
     return {n: options[min(variant, len(options) - 1)] for n, options in every.items()}
 
 

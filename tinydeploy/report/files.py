@@ -9,6 +9,9 @@ from tinydeploy.backends.tflite import write_tflite
 from tinydeploy.compression import Compression
 from tinydeploy.report.sensitivity import sensitivity_svg
 
+OPTIONAL_FILES = ("sensitivity.svg",)
+"""Those that not every run writes: an old one must not pass for the new one's."""
+
 
 def compressed_files(result: Compression) -> dict[str, bytes]:
     """Both models, the report, and after a scan its plot, by file name.

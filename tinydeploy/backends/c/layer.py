@@ -23,7 +23,7 @@ class Constant:
 
     @property
     def bytes(self) -> int:
-        return int(self.data.size) * {"int8_t": 1, "uint8_t": 1, "int32_t": 4}[self.ctype]
+        return int(self.data.size) * {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4}[self.ctype]
 
 
 @dataclass(frozen=True)

@@ -67,10 +67,10 @@ def _rows(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tup
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
-    return _layer(_HEADER, _CONV, Struct((*_window(op, at), ("dot", shape))), dot.stream)
+    return _layer(_HEADER, _CONV, Struct((*window_members(op, at), ("dot", shape))), dot.stream)
 
 
-def _window(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
+def window_members(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
     x, weights, y = at.site.input(0), at.site.input(1), at.site.output
     return (
         ("images", x.shape[0]),
@@ -80,7 +80,7 @@ def _window(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int],
         ("out_h", y.shape[1]),
         ("out_w", y.shape[2]),
         *geometry(op, (weights.shape[1], weights.shape[2])),
-        ("in_zero_point", x.quant.zero_point),
+        ("in_zero_point", x.padding),
         ("padded", int(not op.padding.none)),
     )
 
@@ -100,7 +100,7 @@ def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
         stride_w=op.strides[1],
         pad_top=op.padding.top,
         pad_left=op.padding.left,
-        in_zero_point=x.quant.zero_point,
+        in_zero_point=x.padding,
         band=at.choice.block,
         words=p.words,
         out=dsp_output(op.parameters(at.site), p.way),
@@ -121,7 +121,7 @@ def winograd_conv_2d(op: Conv2D, at: Context) -> LayerCode:
         outputs=y.shape[3],
         pad_top=op.padding.top,
         pad_left=op.padding.left,
-        in_zero_point=x.quant.zero_point,
+        in_zero_point=x.padding,
         tiles=at.choice.block,
         unroll=u.unroll,
         out=dsp_output(op.parameters(at.site), u.way),
@@ -133,7 +133,7 @@ def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:
     t = taps(op, at.site)
     assert t is not None, "the plan chose this kernel because they exist"
     kernel = "td_dsp_depthwise_taps"
-    shape = Struct((*_window(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
+    shape = Struct((*window_members(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
     return LayerCode(
         "td_kernels_dsp_taps.h",
         kernel,

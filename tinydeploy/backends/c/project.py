@@ -34,6 +34,7 @@ class ExportOptions:
         kernels: the goal by which kernels are chosen, where a limit forces another one than `optimize`.
         costs: what the kernels took on the core, where that counts in place of the stored costs.
         variant: every layer takes its candidate of this number, so that each can be measured.
+        narrow: the core has no DSP extension, and kernels for fast 32-bit multiplications alone pay on it.
     """
 
     name: str
@@ -44,6 +45,7 @@ class ExportOptions:
     kernels: str = ""
     costs: MeasuredCosts | None = None
     variant: int | None = None
+    narrow: bool = False
 
     @property
     def kernel_goal(self) -> str:
@@ -112,8 +114,14 @@ def exported_arena(graph: Graph, options: ExportOptions) -> int:
 
 def _kernels(graph: Graph, options: ExportOptions) -> Kernels:
     if options.variant is not None:
-        return variant_kernels(graph, options.variant, has_dsp=options.dsp)
-    return select_kernels(graph, has_dsp=options.dsp, goal=GOALS[options.kernel_goal], costs=options.costs)
+        return variant_kernels(graph, options.variant, has_dsp=options.dsp, narrow=options.narrow)
+    return select_kernels(
+        graph,
+        has_dsp=options.dsp,
+        narrow=options.narrow,
+        goal=GOALS[options.kernel_goal],
+        costs=options.costs,
+    )
 
 
 def kernel_files(model: Model) -> list[str]:
