@@ -6,8 +6,10 @@ they put the kernels of one layer in order, and are off by up to a third for sma
 
 from __future__ import annotations
 
+import math
+
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ops import DepthwiseConv2D
+from tinydeploy.ops import AveragePool2D, DepthwiseConv2D, MaxPool2D, Mean
 
 _PORTABLE, _PORTABLE_DEPTHWISE = 7.0, 23.0
 _DOT, _DOT_OUTPUT, _DOT_INPUT = 1.35, 12.0, 1.6
@@ -16,10 +18,13 @@ _FEW_ROWS = 2.3
 _PLANES, _PLANES_ROW = 2.0, 1.6
 _TAPS = 7.0
 _ADD = 10.3
+_PORTABLE_POOL, _POOL, _POOL_OUTPUT = 8.2, 1.8, 15.0
 
 
 def portable_cycles(op: Op, site: Site) -> int:
     """Of the portable kernel; elements stand for ops that multiply nothing."""
+    if isinstance(op, AveragePool2D | MaxPool2D | Mean):
+        return round(_PORTABLE_POOL * pooled(op, site))
     each = _PORTABLE_DEPTHWISE if isinstance(op, DepthwiseConv2D) else _PORTABLE
     return round(each * (op.macs(site) or site.output.elements * 10))
 
@@ -54,3 +59,14 @@ def taps_cycles(macs: int) -> int:
 def add_cycles(elements: int) -> int:
     """Of the linear ADD."""
     return round(_ADD * elements)
+
+
+def pool_cycles(op: AveragePool2D | MaxPool2D | Mean, site: Site) -> int:
+    """Of the kernels that pool four channels at a time."""
+    return round(_POOL * pooled(op, site) + _POOL_OUTPUT * site.output.elements)
+
+
+def pooled(op: AveragePool2D | MaxPool2D | Mean, site: Site) -> int:
+    """Elements of all windows."""
+    each = op.count(site) if isinstance(op, Mean) else math.prod(op.kernel)
+    return site.output.elements * each
