@@ -16,6 +16,8 @@ from tinydeploy import (
     profiling,
     verification,
 )
+from tinydeploy.analysis import Analysis
+from tinydeploy.analyzing import analyze
 from tinydeploy.backends.c.project import exported_arena, make_project
 from tinydeploy.calibration import Fit, Reading
 from tinydeploy.comparison import diff
@@ -38,6 +40,7 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
+from tinydeploy.quantize.recipe_file import make_recipe
 from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
 from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import Core, load_target
@@ -45,6 +48,7 @@ from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
 __all__ = [
+    "Analysis",
     "Compression",
     "DeployError",
     "Difference",
@@ -57,6 +61,7 @@ __all__ = [
     "Model",
     "Profile",
     "Verification",
+    "analyze",
     "calibrate",
     "compress",
     "diff",
@@ -277,6 +282,9 @@ def compress(
     *,
     output: str | os.PathLike[str] | None = None,
     eval_data: DataSource | None = None,
+    bits: str | None = None,
+    scheme: str | None = None,
+    recipe: str | os.PathLike[str] | None = None,
     prune: str | None = None,
     prune_divisor: int = 4,
     prune_steps: int = 1,
@@ -319,6 +327,8 @@ def compress(
             `eval_data` for the accuracies.
         output: folder; None writes nothing. Nothing is written either where the accuracy or the goal is
             missed, unless `force`. After `prune="auto"` there is a sensitivity.svg too.
+        bits: of weights and activations, "4" or "4:8"; or `scheme`, the scheme of the weights, such as
+            "codebook:4"; or `recipe`, a TOML file that says both by layer.
         prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".
         prune_layers: ratios by the name of a layer; they win over `prune`.
         progress: called with what is being done, the steps done, and all steps.
@@ -332,12 +342,14 @@ def compress(
     """
     where = load_target(target)
     goal = parse_goal(prune)
+    chosen = make_recipe(bits, scheme, None if recipe is None else Path(recipe))
     training = fit_samples(model.graph, open_dataset(data), scale=input_scale, mean=input_mean)
     held = training
     if eval_data is not None:
         held = fit_samples(model.graph, open_dataset(eval_data), scale=input_scale, mean=input_mean)
     options = CompressOptions(
         goal=goal,
+        recipe=chosen,
         prune=PruneOptions(
             importance,
             SelectOptions(prune_divisor, scope=prune_scope, cost_aware=cost_aware),
@@ -385,5 +397,6 @@ def compress(
     result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):
         result = replace(result, forced=force)
-        write_files(compressed_files(result), Path(output), obsolete=OPTIONAL_FILES)
+        result, files = compressed_files(result)
+        write_files(files, Path(output), obsolete=OPTIONAL_FILES)
     return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))

@@ -41,8 +41,7 @@ def autotuned(job: Job, target: str, sample: tuple[Array, ...], *, progress: Pro
             hint="name another core or board with --target, or leave --autotune out",
         )
     compiler = find_toolchain(job.core, job.compiler).version
-    has = job.options
-    options = layer_options(exported_graph(job.graph), has_dsp=has.dsp, narrow=has.narrow)
+    options = layer_options(exported_graph(job.graph), has_dsp=job.options.dsp, narrow=job.options.narrow)
     count = max((len(found) for found in options.values()), default=1)
     by_kernel: dict[tuple[str, str, int], KernelCost] = {}
     first: tuple[Array, ...] | None = None

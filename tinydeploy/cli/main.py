@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from tinydeploy import __version__
+from tinydeploy.cli.analyze import analyze_command
 from tinydeploy.cli.calibrate import calibrate_command
 from tinydeploy.cli.compress import compress_command
 from tinydeploy.cli.diff import diff_command
@@ -278,6 +279,7 @@ def targets_command(name: str | None, as_json: bool) -> None:
         print_report(target_report(found[0]))
 
 
+cli.add_command(analyze_command)
 cli.add_command(calibrate_command)
 cli.add_command(compress_command)
 cli.add_command(diff_command)

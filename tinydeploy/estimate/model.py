@@ -10,9 +10,9 @@ from tinydeploy.emulate.cycles.model import Cycles, flash_cycles
 from tinydeploy.emulate.cycles.trace import FlashCount
 from tinydeploy.errors import DeployError
 from tinydeploy.estimate.costs import CoreCosts, core_costs, cost
-from tinydeploy.estimate.features import layer_features
+from tinydeploy.estimate.features import layer_features, read_features
 from tinydeploy.ir.graph import Graph
-from tinydeploy.latency import Estimated, Latency
+from tinydeploy.latency import Estimated, Latency, unverified_notes
 from tinydeploy.measure import Job, Measurement, Sizes
 from tinydeploy.targets import FlashTiming
 
@@ -78,7 +78,7 @@ def _latency(job: Job, cycles: dict[str, Cycles], costs: CoreCosts) -> Latency:
         per_function=cycles,
         latency_ms=None if board is None else total.total / (board.clock_mhz * 1000),
         validation=known,
-        notes=notes,
+        notes=(*notes, *unverified_notes(board)),
         estimated=Estimated(costs.held_out.networks, costs.held_out.worst_error_pct),
     )
 
@@ -89,7 +89,8 @@ def _cycles(graph: Graph, layer: Layer, costs: CoreCosts, flash: FlashTiming | N
     if flash is None or costs.flash is None:
         return own
     lines = costs.flash[layer.code.kernel]
-    fetch, following, read = (round(cost(f, features)) for f in (lines.fetch, lines.following, lines.read))
+    fetch, following = round(cost(lines.fetch, features)), round(cost(lines.following, features))
+    read = round(cost(lines.read, read_features(features, layer, flash)))
     return own + flash_cycles(FlashCount(fetch, following, 0, read), flash)
 
 

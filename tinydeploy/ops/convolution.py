@@ -8,7 +8,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept, required
-from tinydeploy.ir.forms import Signs
 from tinydeploy.ir.op import Op, Shape, Site
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.linear import LinearParameters, check_linear, linear_parameters
@@ -36,15 +35,6 @@ class _Convolution(Op):
     def _check_ranks(self, site: Site) -> None:
         require(len(site.input(0).shape) == 4, f"the input has shape {site.input(0).shape}, not NHWC")
         require(len(site.input(1).shape) == 4, f"the weights have shape {site.input(1).shape}, not 4 axes")
-
-    def _check_border(self, site: Site) -> None:
-        """Signs are padded with -1, which its own padding does where -1 stands for the real zero."""
-        x = site.input(0)
-        require(
-            not isinstance(x.form, Signs) or self.padding.none or x.quant.zero_point == -1,
-            f"the padding {self.padding} of signs whose zero point is not -1",
-            "pad with -1 by a PAD in front",
-        )
 
 
 @dataclass(frozen=True)
@@ -76,7 +66,6 @@ class Conv2D(_Convolution):
     def check(self, site: Site) -> None:
         def integer(at: Site) -> None:
             check_linear(at, output_axis=0)
-            self._check_border(at)
             self.parameters(at)
 
         check_activations(site, integer)
@@ -159,7 +148,6 @@ class DepthwiseConv2D(_Convolution):
     def check(self, site: Site) -> None:
         def integer(at: Site) -> None:
             check_linear(at, output_axis=3)
-            self._check_border(at)
             self.parameters(at)
 
         check_activations(site, integer)

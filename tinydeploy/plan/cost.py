@@ -17,6 +17,8 @@ _WINOGRAD, _WINOGRAD_OUTPUT, _WINOGRAD_INPUT = 0.62, 16.0, 15.0
 _FEW_ROWS = 2.3
 _PLANES, _PLANES_ROW = 2.0, 1.6
 _TAPS = 7.0
+_SIGNS, _SIGNS_OUTPUT, _SIGNS_INPUT = 10.0, 25.0, 1.5
+_UNPACK, _UNPACK_TABLE = 3.0, 6.0
 _ADD = 10.3
 _PORTABLE_POOL, _POOL, _POOL_OUTPUT = 8.2, 1.8, 15.0
 
@@ -44,6 +46,16 @@ def winograd_cycles(macs: int, outputs: int, inputs: int, blocks: int, flash: in
 def few_rows_cycles(macs: int) -> int:
     """Of the kernel that widens values where it reads them."""
     return round(_FEW_ROWS * macs)
+
+
+def unpack_cycles(weights: int, *, by_table: bool) -> int:
+    """Of stored weights into the stream of a kernel."""
+    return round((_UNPACK_TABLE if by_table else _UNPACK) * weights)
+
+
+def signs_cycles(words: int, outputs: int, packed: int) -> int:
+    """Of products of signs: `words` of 32 of them, and `packed` activations put into words."""
+    return round(_SIGNS * words + _SIGNS_OUTPUT * outputs + _SIGNS_INPUT * packed)
 
 
 def planes_cycles(macs: int, rows: float) -> int:

@@ -87,7 +87,7 @@ def layer_options(
     return found
 
 
-def variant_kernels(graph: Graph, variant: int, *, has_dsp: bool, narrow: bool) -> Kernels:
+def variant_kernels(graph: Graph, variant: int, *, has_dsp: bool, narrow: bool = False) -> Kernels:
     """Candidate number `variant` of every layer, or its last one: a model in which each can be measured."""
     every = layer_options(graph, has_dsp=has_dsp, narrow=narrow)
     return {n: options[min(variant, len(options) - 1)] for n, options in every.items()}

@@ -11,7 +11,7 @@ from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ops import DepthwiseConv2D
 from tinydeploy.quantize.rules import rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, Activations
-from tinydeploy.quantize.schemes import INT8, Scheme
+from tinydeploy.quantize.schemes import INT8, Linear, Scheme
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,17 @@ class Recipe:
     default: Treatment = field(default_factory=Treatment)
     ends: bool = True
     where: str = "--recipe"
+
+    @property
+    def label(self) -> str:
+        """A short name of what comes out: `int8`, `4:8`, `ternary`, `recipe`."""
+        d = self.default
+        if self.rules:
+            return "recipe"
+        if not isinstance(d.weights, Linear):
+            return d.weights.name
+        bits = (d.weights.bits, d.activations.bits)
+        return "int8" if bits == (8, 8) else f"{bits[0]}:{bits[1]}"
 
     def assign(self, graph: Graph) -> Assignment:
         """The treatment of each node of a float graph.

@@ -32,9 +32,9 @@ class ExportOptions:
         model_sha256: of the model file.
         dsp: the core has the DSP extension; the code for it runs on any other as well, only slower.
         kernels: the goal by which kernels are chosen, where a limit forces another one than `optimize`.
+        narrow: the core has no DSP extension, and kernels for fast 32-bit multiplications alone pay on it.
         costs: what the kernels took on the core, where that counts in place of the stored costs.
         variant: every layer takes its candidate of this number, so that each can be measured.
-        narrow: the core has no DSP extension, and kernels for fast 32-bit multiplications alone pay on it.
     """
 
     name: str
@@ -43,9 +43,9 @@ class ExportOptions:
     model_sha256: str
     dsp: bool = False
     kernels: str = ""
+    narrow: bool = False
     costs: MeasuredCosts | None = None
     variant: int | None = None
-    narrow: bool = False
 
     @property
     def kernel_goal(self) -> str:
@@ -115,13 +115,8 @@ def exported_arena(graph: Graph, options: ExportOptions) -> int:
 def _kernels(graph: Graph, options: ExportOptions) -> Kernels:
     if options.variant is not None:
         return variant_kernels(graph, options.variant, has_dsp=options.dsp, narrow=options.narrow)
-    return select_kernels(
-        graph,
-        has_dsp=options.dsp,
-        narrow=options.narrow,
-        goal=GOALS[options.kernel_goal],
-        costs=options.costs,
-    )
+    goal = GOALS[options.kernel_goal]
+    return select_kernels(graph, has_dsp=options.dsp, goal=goal, narrow=options.narrow, costs=options.costs)
 
 
 def kernel_files(model: Model) -> list[str]:

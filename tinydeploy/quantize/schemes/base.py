@@ -44,10 +44,10 @@ class Lowered:
 
     def shaped(self, shape: Sequence[int], axis: int) -> tuple[npt.NDArray[np.int32], Form | None]:
         """The integers with the weights' own shape, outputs along `axis`, and their form."""
-        data = _unfolded(self.rows, shape, axis)
+        data = unfolded(self.rows, shape, axis)
         if self.signs is None or self.coefficients is None:
             return data, self.form
-        signs = np.stack([_unfolded(plane, shape, axis) for plane in self.signs])
+        signs = np.stack([unfolded(plane, shape, axis) for plane in self.signs])
         return data, Planes(signs, self.coefficients, axis)
 
 
@@ -82,7 +82,8 @@ def folded(weights: npt.NDArray[Any], axis: int) -> Rows:
     return np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).astype(np.float64)
 
 
-def _unfolded(rows: npt.NDArray[Any], shape: Sequence[int], axis: int) -> npt.NDArray[Any]:
+def unfolded(rows: npt.NDArray[Any], shape: Sequence[int], axis: int) -> npt.NDArray[Any]:
+    """Numbers output by output as weights of `shape` with outputs along `axis`."""
     rest = [n for a, n in enumerate(shape) if a != axis]
     return np.ascontiguousarray(np.moveaxis(rows.reshape(shape[axis], *rest), 0, axis))
 
