@@ -27,7 +27,8 @@ def laplace_clip(bits: int) -> float:
     Error: `2 e^-alpha` beyond the ends and `alpha^2 / (3 * 4^bits)` between them.
 
     Source: R. Banner et al., "Post training 4-bit quantization of convolutional networks for
-    rapid-deployment" (ACIQ, NeurIPS 2019), equation 5, there found numerically as 2.83, 3.89 and 5.03 for 2, 3 and 4 bits.
+    rapid-deployment" (ACIQ, NeurIPS 2019), equation 5, there found numerically as 2.83, 3.89 and 5.03 for
+    2, 3 and 4 bits.
     """
     return _minimum(lambda a: 2.0 * math.exp(-a) + _rounding(a, bits), 0.0, 64.0)
 
