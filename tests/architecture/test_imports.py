@@ -43,6 +43,8 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "placement",
                 "verdict",
                 "advice",
+                "tuning",
+                "jobs",
             ),
             "report",
         }

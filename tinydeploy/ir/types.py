@@ -118,6 +118,11 @@ class Value:
         return self.form.limits if isinstance(self.form, Packed | Signs) else self.dtype.limits
 
     @property
+    def padding(self) -> int:
+        """The element around it for a convolution: the real number 0, or -1 where there are only signs."""
+        return -1 if isinstance(self.form, Signs) else self.quant.zero_point
+
+    @property
     def array(self) -> Array:
         """The constant's data; raises ValueError for an activation."""
         if self.data is None:

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinydeploy.backends.c import lower_dsp, lower_linear, lower_other
+from tinydeploy.backends.c import (
+    lower_dsp,
+    lower_forms,
+    lower_linear,
+    lower_other,
+    lower_sign,
+    lower_trio,
+)
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Op
@@ -24,9 +31,11 @@ from tinydeploy.ops import (
     Quantize,
     Relu,
     Reshape,
+    Sign,
     Softmax,
 )
-from tinydeploy.plan import dsp
+from tinydeploy.plan import dsp, trio
+from tinydeploy.plan.forms import stored_form
 
 # Any: each function takes its own op class, and the key guarantees that it gets one.
 LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
@@ -44,11 +53,12 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
     Quantize: lower_other.quantize,
     Relu: lower_other.relu,
     Reshape: lower_other.reshape,
+    Sign: lower_sign.sign,
     Softmax: lower_other.softmax,
 }
 
 
-LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
+LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.ADD: lower_dsp.add,
     dsp.CONVOLUTION: lower_dsp.conv_2d,
     dsp.DEPTHWISE: lower_dsp.depthwise,
@@ -56,13 +66,19 @@ LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.FEW_ROWS: lower_dsp.few_rows,
     dsp.ROWS: lower_dsp.rows,
     dsp.WINOGRAD: lower_dsp.winograd_conv_2d,
+    trio.CONVOLUTION: lower_trio.conv_2d,
+    trio.DEPTHWISE: lower_trio.depthwise,
+    trio.ROWS: lower_trio.rows,
 }
-"""The kernels for the DSP extension, by the name of the choice."""
+"""The kernels that are not for every core, by the name of the choice."""
 
 
 def lower(at: Context) -> LayerCode:
     """The C of one node; raises DeployError for an op that has none."""
-    function = LOWER_DSP.get(at.choice.name) or LOWER.get(type(at.node.op))
+    function = LOWER_FAST.get(at.choice.name)
+    if function is None and stored_form(at.node.op, at.site) is not None:
+        function = lower_forms.formed
+    function = function or LOWER.get(type(at.node.op))
     if function is None:
         raise DeployError(
             f"{at.node.op.kind} has no integer kernel",
