@@ -96,7 +96,7 @@ class QuantizationSimulation(nn.Module):
             return x
         scheme = self._schemes[node.name]
         if scheme != INT8:
-            return x + (_as_quantized(scheme, x, axis) - x).detach()
+            return straight_through(scheme, x, axis)
         others = [a for a in range(x.ndim) if a != axis]
         scales = (x.detach().abs().amax(dim=others) / 127).clamp_min(MIN_SCALE)
         zeros = torch.zeros_like(scales, dtype=torch.int32)
@@ -160,14 +160,18 @@ def _distinct(groups: Iterable[Group]) -> list[Group]:
     return list(found.values())
 
 
-def _as_quantized(scheme: Scheme, weights: Tensor, axis: int) -> Tensor:
-    """The real numbers that the scheme's integers stand for, by the code that lowers them."""
+def straight_through(scheme: Scheme, weights: Tensor, axis: int) -> Tensor:
+    """The real numbers that the scheme's integers stand for, by the code that lowers them.
+
+    The gradient passes as if nothing had happened. Source: Bengio et al., "Estimating or Propagating
+    Gradients Through Stochastic Neurons", 2013, section 4.
+    """
     array = weights.detach().cpu().numpy()
     fitted = scheme.fit(folded(array, axis))
     scales = np.maximum(fitted.scales, MIN_SCALE)
     real = fitted.lower(scales).rows * scales[:, None]
     data = unfolded(real.astype(np.float32), array.shape, axis)
-    return torch.from_numpy(data).to(weights.device)
+    return weights + (torch.from_numpy(data).to(weights.device) - weights).detach()
 
 
 def _parameters(low: Tensor, high: Tensor, how: Activations) -> tuple[Tensor, Tensor]:
