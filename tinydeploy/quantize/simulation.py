@@ -16,7 +16,7 @@ from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.quantize import dequantize_array, quantize_array
 from tinydeploy.quantize.ptq import quantize_with_ranges
-from tinydeploy.quantize.qat import QatOptions
+from tinydeploy.quantize.qat import WATCHED, QatOptions
 from tinydeploy.quantize.recipe import Recipe, linear_nodes
 from tinydeploy.quantize.rules import Tie, rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, LEVELS, MIN_SCALE, Activations, Range
@@ -66,6 +66,8 @@ class QuantizationSimulation(nn.Module):
             else:
                 self.register_buffer(name, data)
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._every = WATCHED if options.weights_only else 1
+        self._passes = 0
 
     @property
     def normalizes(self) -> bool:
@@ -118,9 +120,11 @@ class QuantizationSimulation(nn.Module):
         number = self._group[name]
         if self._options.ranges == "learned":
             return _learned(x, self.lows[number], self.highs[number], self._how[number])
-        if self.training:
+        if self.training and self._passes % self._every == 0:
             self._observe(number, x.detach())
         how = self._how[number]
+        if self._options.weights_only and how.bits == 8:
+            return x
         scale, zero_point = _parameters(self.lows[number], self.highs[number], how)
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *how.limits)
 
@@ -133,9 +137,11 @@ class QuantizationSimulation(nn.Module):
 
     def _update(self) -> None:
         """The running average, once all tensors of every group were seen."""
+        self._passes += 1
+        share = 1.0 - (1.0 - self._options.momentum) ** self._every
         for number, (low, high) in self._seen.items():
-            self.lows[number].lerp_(low.clamp_max(0.0), self._options.momentum)
-            self.highs[number].lerp_(high.clamp_min(0.0), self._options.momentum)
+            self.lows[number].lerp_(low.clamp_max(0.0), share)
+            self.highs[number].lerp_(high.clamp_min(0.0), share)
         self._seen = {}
 
     def lower(self, graph: Graph) -> Graph:

@@ -45,7 +45,8 @@ def k_means(values: Values, count: int) -> Values:
 
 
 def _quantiles(ordered: Values, count: int) -> Values:
-    return ordered[(2 * np.arange(count) + 1) * len(ordered) // (2 * count)]
+    found: Values = ordered[(2 * np.arange(count) + 1) * len(ordered) // (2 * count)]
+    return found
 
 
 def nearest(table: npt.NDArray[Any], x: Rows) -> npt.NDArray[np.intp]:
