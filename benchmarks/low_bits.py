@@ -2,8 +2,8 @@
 
     python benchmarks/low_bits.py MODEL DATA OUT --float WEIGHTS.safetensors
 
-MODEL is ic_float.tflite, DATA the folder that `benchmarks/prepare.py` wrote. WEIGHTS holds the float network's
-constants by name, fine-tuned on the training images; without --float it is trained first (`--float-epochs`).
+MODEL is ic_float.tflite, DATA the folder that `benchmarks/prepare.py` wrote. WEIGHTS holds the float
+network's constants by name, fine-tuned on the training images; without --float it is trained first.
 Each pair of bits and seed is one unit: its epochs are checkpointed in OUT, its result stays in
 OUT/results.json, and the next call goes on with what is missing. First and last layer and all activations
 have 8 bits. Accuracies are those of the integer engine on all test images.

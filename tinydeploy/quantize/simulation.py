@@ -32,10 +32,12 @@ class QuantizationSimulation(nn.Module):
 
     Attributes:
         lows, highs: the ends of each group's range, shape (groups,); running or learned.
+        passes: how many batches were seen.
     """
 
     lows: Tensor
     highs: Tensor
+    passes: Tensor
 
     def __init__(
         self, graph: Graph, ranges: Mapping[str, Range], options: QatOptions, recipe: Recipe
@@ -67,7 +69,7 @@ class QuantizationSimulation(nn.Module):
                 self.register_buffer(name, data)
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}
         self._every = WATCHED if options.weights_only else 1
-        self._passes = 0
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
 
     @property
     def normalizes(self) -> bool:
@@ -120,7 +122,7 @@ class QuantizationSimulation(nn.Module):
         number = self._group[name]
         if self._options.ranges == "learned":
             return _learned(x, self.lows[number], self.highs[number], self._how[number])
-        if self.training and self._passes % self._every == 0:
+        if self.training and int(self.passes) % self._every == 0:
             self._observe(number, x.detach())
         how = self._how[number]
         if self._options.weights_only and how.bits == 8:
@@ -137,7 +139,7 @@ class QuantizationSimulation(nn.Module):
 
     def _update(self) -> None:
         """The running average, once all tensors of every group were seen."""
-        self._passes += 1
+        self.passes += 1
         share = 1.0 - (1.0 - self._options.momentum) ** self._every
         for number, (low, high) in self._seen.items():
             self.lows[number].lerp_(low.clamp_max(0.0), share)
