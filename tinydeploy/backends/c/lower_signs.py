@@ -6,10 +6,13 @@ import numpy as np
 import numpy.typing as npt
 
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
-from tinydeploy.backends.c.lower_linear import channel_step, conv_2d_shape
+from tinydeploy.backends.c.lower_linear import conv_2d_shape
 from tinydeploy.backends.c.syntax import struct
 from tinydeploy.ir.forms import Planes
+from tinydeploy.ir.types import Array
 from tinydeploy.ops import Conv2D, FullyConnected
+from tinydeploy.ops.linear import LinearParameters
+from tinydeploy.plan.dsp_linear import DOUBLING_BOUND, wrapped
 from tinydeploy.plan.signs import packs_image, patch_words
 
 
@@ -23,32 +26,42 @@ def conv_2d(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
         planes=len(form.signs),
         ternary=int(form.ternary),
         whole=int(packs_image(op, at.site)),
-        channel_step=channel_step(p),
+        doubled=int(_doubled(p)),
     )
-    # (outputs, planes, products of one output)
-    signs = form.signs.reshape(*form.signs.shape[:2], -1).transpose(1, 0, 2)
-    streams = [packed_signs(signs > 0, words)]
-    if form.ternary:
-        streams.append(packed_signs(signs != 0, words))
-    present = np.abs(signs).sum(axis=2, dtype=np.int64)
-    bias = p.folded_bias + (present * form.coefficients.T).sum(axis=1)
-    r = p.requantization
-    constants = (
-        Constant("signs", "int32_t", np.stack(streams, axis=2)),
-        Constant("coefficients", "int16_t", form.coefficients.T),
-        Constant("bias", "int32_t", bias),
-        Constant("multiplier", "int32_t", np.array(r.mantissas, np.int32)),
-        Constant("shift", "int8_t", np.array(r.exponents, np.int8)),
-    )
-    members = ", ".join(f"{{{c.role}}}" for c in constants)
-    layer = f"const td_signs layer = {{{{ {members} }}}};"
     return LayerCode(
         "td_kernels_signs.h",
         kernel,
         (Shape(f"{kernel}_shape", shape),),
-        (layer, call(kernel, ("&shape", "&layer", "x0", "y", "scratch"))),
-        constants,
+        (call(kernel, ("&shape", "{stream}", "x0", "y", "scratch")),),
+        (Constant("stream", "int32_t", _stream(form, p, words)),),
     )
+
+
+def _doubled(p: LinearParameters) -> bool:
+    r = p.requantization
+    return max(r.exponents) < 0 and r.bound < DOUBLING_BOUND
+
+
+def _stream(form: Planes, p: LinearParameters, words: int) -> Array:
+    """What td_signs_dot reads for each output."""
+    outputs = form.signs.shape[1]
+    # (outputs, planes, products of one output)
+    signs = form.signs.reshape(*form.signs.shape[:2], -1).transpose(1, 0, 2)
+    coefficients = form.coefficients.T.astype(np.int64)
+    shifts = np.resize(np.array(p.requantization.exponents), outputs)
+    present = np.abs(signs).sum(axis=2, dtype=np.int64)
+    most = p.folded_bias + (present * coefficients).sum(axis=1)
+    doubled = _doubled(p)
+    factors = coefficients << 16
+    factors[:, -1] |= (-shifts - 1 if doubled else shifts) & 0xFF
+    planes = [packed_signs(signs > 0, words)]
+    if form.ternary:
+        planes.append(packed_signs(signs != 0, words))
+    ends = np.stack(
+        [most * (2 if doubled else 1), np.resize(np.array(p.requantization.mantissas), outputs)], axis=1
+    )
+    each = np.concatenate([*planes, factors[..., np.newaxis]], axis=2).reshape(outputs, -1)
+    return wrapped(np.concatenate([each, ends], axis=1))
 
 
 def packed_signs(bits: npt.NDArray[np.bool_], words: int) -> npt.NDArray[np.int32]:
