@@ -21,13 +21,13 @@ FAMILIES = (
 )
 
 
-def choices_of(graph: Graph) -> tuple[KernelChoice, ...]:
-    """The kernels of a graph's only layer on a core with the DSP extension, the fastest first."""
+def choices_of(graph: Graph, *, narrow: bool = False) -> tuple[KernelChoice, ...]:
+    """The kernels of a graph's only layer with the DSP extension, or on a narrow core, the fastest first."""
     (node,) = graph.nodes
-    return candidates(node.op, site_of(graph, node), has_dsp=True)
+    return candidates(node.op, site_of(graph, node), has_dsp=not narrow, narrow=narrow)
 
 
-def dsp_case(family: str, seed: int) -> Graph:
+def dsp_case(family: str, seed: int, *, narrow: bool = False) -> Graph:
     """A legal layer; scales from left shifts to no bits left, zero points anywhere."""
     rng = np.random.default_rng((FAMILIES.index(family), seed))
     for _ in range(200):
@@ -43,7 +43,7 @@ def dsp_case(family: str, seed: int) -> Graph:
             verify(graph)
         except DeployError:
             continue
-        fastest = choices_of(graph)[0].name
+        fastest = choices_of(graph, narrow=narrow)[0].name
         if fastest == dsp.WINOGRAD if family == "winograd" else fastest != "portable":
             return graph
     raise AssertionError(f"no {family} in 200 tries")

@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from tinydeploy import __version__
+from tinydeploy.cli.analyze import analyze_command
 from tinydeploy.cli.calibrate import calibrate_command
 from tinydeploy.cli.compress import compress_command
 from tinydeploy.cli.diff import diff_command
 from tinydeploy.cli.options import (
     TARGET,
+    autotune_option,
     compiler_option,
     data_options,
     json_option,
@@ -73,6 +75,7 @@ def cli() -> None:
 @click.option("-o", "--output", "folder", required=True, help="Folder for the C project.")
 @name_option
 @optimize_option
+@autotune_option
 @click.option("--max-flash", type=click.IntRange(min=1), help="Bytes; export only what fits (exit 1).")
 @click.option("--max-ram", type=click.IntRange(min=1), help="Bytes; export only what fits (exit 1).")
 def export_c_command(
@@ -82,6 +85,7 @@ def export_c_command(
     folder: str,
     name: str | None,
     optimize: str,
+    autotune: bool,
     max_flash: int | None,
     max_ram: int | None,
 ) -> None:
@@ -96,18 +100,22 @@ def export_c_command(
       make -C kws_c && kws_c/example
     """
     from tinydeploy import api
+    from tinydeploy.cli.progress import progress_bar
     from tinydeploy.report.tables import export_report, print_report
 
     try:
-        result = api.export_c(
-            api.load_model(model, weights),
-            target,
-            folder,
-            name=name,
-            optimize=optimize,
-            max_flash=max_flash,
-            max_ram=max_ram,
-        )
+        with progress_bar() as progress:
+            result = api.export_c(
+                api.load_model(model, weights),
+                target,
+                folder,
+                name=name,
+                optimize=optimize,
+                autotune=autotune,
+                max_flash=max_flash,
+                max_ram=max_ram,
+                progress=progress,
+            )
     except api.DoesNotFitError as error:
         click.echo(f"does not fit: {error}; nothing was written", err=True)
         sys.exit(1)
@@ -120,6 +128,7 @@ def export_c_command(
 @click.option("--inputs", help="An .npz file with x and, where outputs are known, y.")
 @name_option
 @optimize_option
+@autotune_option
 @compiler_option
 @data_options
 @json_option
@@ -130,6 +139,7 @@ def verify_command(
     inputs: str | None,
     name: str | None,
     optimize: str,
+    autotune: bool,
     compiler: str | None,
     input_scale: float,
     input_mean: float,
@@ -157,6 +167,7 @@ def verify_command(
             inputs=inputs,
             name=name,
             optimize=optimize,
+            autotune=autotune,
             compiler=compiler,
             scale=input_scale,
             mean=input_mean,
@@ -268,6 +279,7 @@ def targets_command(name: str | None, as_json: bool) -> None:
         print_report(target_report(found[0]))
 
 
+cli.add_command(analyze_command)
 cli.add_command(calibrate_command)
 cli.add_command(compress_command)
 cli.add_command(diff_command)

@@ -18,7 +18,8 @@ from tinydeploy.ops import Conv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
 
 CLAMPED, TIES, ANY = 0, 1, 2
-"""TD_DSP_CLAMPED, TD_DSP_TIES, TD_DSP_ANY of td_kernels_dsp.h."""
+WAY_NAMES = ("TD_DSP_CLAMPED", "TD_DSP_TIES", "TD_DSP_ANY")
+"""The ways of td_kernels_dsp.h."""
 
 DOUBLING_BOUND = 2**30
 PAIR_BOUND = 2**23

@@ -11,7 +11,9 @@ from tinydeploy.backends.c import (
     lower_forms_dsp,
     lower_linear,
     lower_other,
+    lower_sign,
     lower_signs,
+    lower_trio,
 )
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
@@ -31,9 +33,10 @@ from tinydeploy.ops import (
     Quantize,
     Relu,
     Reshape,
+    Sign,
     Softmax,
 )
-from tinydeploy.plan import dsp, forms_dsp
+from tinydeploy.plan import dsp, forms_dsp, trio
 from tinydeploy.plan.forms import stored_form
 from tinydeploy.plan.signs import SIGNS
 
@@ -53,11 +56,12 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
     Quantize: lower_other.quantize,
     Relu: lower_other.relu,
     Reshape: lower_other.reshape,
+    Sign: lower_sign.sign,
     Softmax: lower_other.softmax,
 }
 
 
-LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
+LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.ADD: lower_dsp.add,
     dsp.CONVOLUTION: lower_dsp.conv_2d,
     dsp.DEPTHWISE: lower_dsp.depthwise,
@@ -70,14 +74,17 @@ LOWER_DSP: dict[str, Callable[[Any, Context], LayerCode]] = {
     forms_dsp.DEPTHWISE_TAPS: lower_forms_dsp.depthwise_taps,
     forms_dsp.FEW_ROWS: lower_forms_dsp.few_rows,
     forms_dsp.ROWS: lower_forms_dsp.rows,
+    trio.CONVOLUTION: lower_trio.conv_2d,
+    trio.DEPTHWISE: lower_trio.depthwise,
+    trio.ROWS: lower_trio.rows,
     SIGNS: lower_signs.conv_2d,
 }
-"""The kernels beside the portable ones, by the name of the choice."""
+"""The kernels that are not for every core, by the name of the choice."""
 
 
 def lower(at: Context) -> LayerCode:
     """The C of one node; raises DeployError for an op that has none."""
-    function = LOWER_DSP.get(at.choice.name)
+    function = LOWER_FAST.get(at.choice.name)
     if function is None and stored_form(at.node.op, at.site) is not None:
         function = lower_forms.formed
     function = function or LOWER.get(type(at.node.op))

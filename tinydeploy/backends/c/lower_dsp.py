@@ -6,13 +6,13 @@ import numpy as np
 
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
 from tinydeploy.backends.c.lower_linear import geometry
-from tinydeploy.backends.c.syntax import Struct, struct
+from tinydeploy.backends.c.syntax import Named, Struct, struct
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
 from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import Planes, planes, taps
-from tinydeploy.plan.dsp_linear import DotProducts, dot_products, wrapped
+from tinydeploy.plan.dsp_linear import WAY_NAMES, DotProducts, dot_products, wrapped
 from tinydeploy.plan.dsp_winograd import winograd
 
 _ROWS = "td_dsp_rows"
@@ -22,7 +22,7 @@ _HEADER = "td_kernels_dsp_conv.h"
 
 def dsp_output(p: LinearParameters, way: int) -> Struct:
     """The td_dsp_output of a layer."""
-    return struct(way=way, low=p.requantization.low, high=p.requantization.high)
+    return struct(way=Named(way, WAY_NAMES[way]), low=p.requantization.low, high=p.requantization.high)
 
 
 def dot_shape(
@@ -33,18 +33,17 @@ def dot_shape(
     assert dot is not None, "the plan chose this kernel because they exist"
     outputs = at.site.input(1).shape[0]
     out = dsp_output(op.parameters(at.site), dot.way)
-    multiplier, offset, shift = dot.common or (0, 0, 0)
-    scale = struct(multiplier=multiplier, offset=offset, shift=shift)
-    common = int(dot.common is not None)
-    return dot, struct(
-        words=dot.words,
-        unroll=dot.unroll,
-        outputs=outputs,
-        pitch=outputs,
-        common=common,
-        scale=scale,
-        out=out,
-    )
+    members: list[tuple[str, int | Struct]] = [
+        ("words", dot.words),
+        ("unroll", dot.unroll),
+        ("outputs", outputs),
+        ("pitch", outputs),
+        ("common", int(dot.common is not None)),
+    ]
+    if dot.common is not None:
+        multiplier, offset, shift = dot.common
+        members.append(("scale", struct(multiplier=multiplier, offset=offset, shift=shift)))
+    return dot, Struct((*members, ("out", out)))
 
 
 def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
@@ -72,10 +71,10 @@ def _rows(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tup
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = dot_shape(op, at)
-    return _layer(_HEADER, _CONV, Struct((*window_shape(op, at), ("dot", shape))), dot.stream)
+    return _layer(_HEADER, _CONV, Struct((*window_members(op, at), ("dot", shape))), dot.stream)
 
 
-def window_shape(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
+def window_members(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
     """Image and window, as the shapes of several kernels begin."""
     x, weights, y = at.site.input(0), at.site.input(1), at.site.output
     return (
@@ -143,7 +142,7 @@ def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:
     t = taps(op, at.site)
     assert t is not None, "the plan chose this kernel because they exist"
     kernel = "td_dsp_depthwise_taps"
-    shape = Struct((*window_shape(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
+    shape = Struct((*window_members(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
     return LayerCode(
         "td_kernels_dsp_taps.h",
         kernel,

@@ -6,7 +6,7 @@ import numpy as np
 
 from tinydeploy.backends.c.fields import Bytes, block_fields, field_words, pair_fields, raw_fields
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
-from tinydeploy.backends.c.lower_dsp import dot_shape, dsp_output, planes_shape, window_shape
+from tinydeploy.backends.c.lower_dsp import dot_shape, dsp_output, planes_shape, window_members
 from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
@@ -41,7 +41,7 @@ def _rows(op: Conv2D | FullyConnected, at: Context) -> tuple[DotProducts, Struct
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = dot_shape(op, at, as_stored=True)
     stored, fields, constants = _of_pairs(at, dot)
-    conv = Struct((*window_shape(op, at), ("dot", shape)))
+    conv = Struct((*window_members(op, at), ("dot", shape)))
     whole = struct(conv=conv, fields=fields, block=at.choice.block, pair_words=pair_words(dot))
     return _layer(_HEADER, "td_dsp_formed_conv_2d", whole, stored, constants)
 
@@ -59,7 +59,7 @@ def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:
     assert t is not None, "the plan chose this kernel because they exist"
     stored, fields, constants = _of_blocks(at, t.scales)
     out = dsp_output(op.parameters(at.site), t.way)
-    shape = struct(taps=Struct((*window_shape(op, at), ("out", out))), fields=fields)
+    shape = struct(taps=Struct((*window_members(op, at), ("out", out))), fields=fields)
     return _layer(_DEPTHWISE_HEADER, "td_dsp_formed_depthwise_taps", shape, stored, constants)
 
 
