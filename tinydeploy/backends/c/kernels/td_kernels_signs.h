@@ -7,10 +7,11 @@
 
 /* `words` of a patch; `planes` of an output; `ternary` where a second stream says which weights are not 0;
  * `whole` where the channels of a pixel are whole words and the image is packed once. `doubled` where all
- * shifts are to the right and the exporter proved |acc| < 2^30: accumulators are then carried twice. */
+ * shifts are to the right and the exporter proved |acc| < 2^30: accumulators are then carried twice. `units`
+ * where the one coefficient is 1 throughout, and what is added to the sums fits 24 bits. */
 typedef struct {
     td_conv_2d_shape conv;
-    int32_t words, planes, ternary, whole, doubled;
+    int32_t words, planes, ternary, whole, doubled, units;
 } td_signs_conv_2d_shape;
 
 /* Twice the accumulator, by a shift to the right of `shift` + 1 bits; the zero point is added before the last
@@ -24,8 +25,9 @@ static TD_INLINE int32_t td_signs_output(int32_t doubled, int32_t multiplier, in
 
 /* `count` outputs of one patch. For each the stream has, plane by plane, `words` words of signs, as many of what
  * is present where that is stored, and the plane's coefficient in the upper half of a word; with the last plane
- * the shift in its lowest byte; then the sum in which no sign differs, and the multiplier. Each sign that
- * differs takes twice its coefficient away. Returns where the next output begins. */
+ * the shift in its lowest byte; then the sum in which no sign differs, and the multiplier. With `units` that sum
+ * is in the place of a coefficient. Each sign that differs takes twice its coefficient away. Returns where the
+ * next output begins. */
 static TD_INLINE const int32_t *td_signs_dot(const td_signs_conv_2d_shape *s, const int32_t *stream, int32_t count,
                                              const uint32_t *patch, int8_t *y)
 {
@@ -38,10 +40,10 @@ static TD_INLINE const int32_t *td_signs_dot(const td_signs_conv_2d_shape *s, co
             const uint32_t differing = td_count_differing(s->words, patch, plane);
             stream += s->words * (1 + s->ternary);
             last = *stream++;
-            acc -= differing * (uint32_t)(last >> 16);
+            acc -= s->units ? differing : differing * (uint32_t)(last >> 16);
         }
         const int32_t shift = (int8_t)(uint8_t)last;
-        const int32_t most = *stream++;
+        const int32_t most = s->units ? last >> 8 : *stream++;
         const int32_t multiplier = *stream++;
         if (s->doubled) {
             *y++ = (int8_t)td_signs_output((int32_t)(4 * acc + (uint32_t)most), multiplier, shift, &s->conv.out);
