@@ -369,6 +369,6 @@ def random_inputs(graph: Graph, samples: int, seed: int = 0) -> list[Array]:
         if value.dtype.is_float:
             arrays.append(rng.normal(0, 2, shape).astype(np.float32))
         else:
-            low, high = value.dtype.limits
+            low, high = value.limits
             arrays.append(rng.integers(low, high + 1, shape).astype(value.dtype.numpy))
     return arrays

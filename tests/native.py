@@ -14,6 +14,7 @@ from tinydeploy.backends.c.project import ExportOptions, Project, make_project
 from tinydeploy.emulate.host import HostProgram, build_host
 from tinydeploy.emulate.toolchain import Toolchain, find_toolchain
 from tinydeploy.engine import run
+from tinydeploy.ir.forms import Signs
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import verify
@@ -52,10 +53,11 @@ def telling_inputs(graph: Graph, samples: int = 3) -> tuple[Array, ...]:
     inputs = []
     for i, (name, noise) in enumerate(zip(graph.inputs, random_inputs(graph, samples, 11), strict=True)):
         value = graph.value(name)
-        low, high = value.dtype.limits
-        ramp = (np.arange(value.elements) % 256 + low).reshape(value.shape)
+        low, high = value.limits
+        ramp = (np.arange(value.elements) % (high - low + 1) + low).reshape(value.shape)
         fixed = [ramp, *(np.full(value.shape, v) for v in (low, high, (low, high)[i % 2]))]
-        inputs.append(np.concatenate([np.array(fixed, value.dtype.numpy), noise]))
+        told = np.concatenate([np.array(fixed, value.dtype.numpy), noise])
+        inputs.append(np.where(told > 0, 1, -1).astype(np.int8) if isinstance(value.form, Signs) else told)
     return tuple(inputs)
 
 

@@ -13,6 +13,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import evaluate
 from tinydeploy.finetune import TrainOptions
 from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.show import form_text
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
 from tinydeploy.ops.quantize import quantize_array
@@ -23,6 +24,8 @@ from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
+from tinydeploy.quantize.binarize import binarize
+from tinydeploy.quantize.recipe import Recipe
 from tinydeploy.target_cost import Reached, TargetCost
 from tinydeploy.training import Trainer
 
@@ -36,6 +39,7 @@ class CompressOptions:
 
     Attributes:
         goal: how much to prune.
+        recipe: which layer is quantized how.
         calibration: name of the calibrator; `calibration_samples` of the data are used.
         finetune_epochs: in all, those before and between the steps of pruning included; without pruning
             too, which makes a fair comparison.
@@ -50,6 +54,7 @@ class CompressOptions:
     """
 
     goal: PruneGoal = field(default_factory=lambda: PruneGoal("none"))
+    recipe: Recipe = field(default_factory=Recipe)
     prune: PruneOptions = field(default_factory=PruneOptions)
     calibration: str = "minmax"
     calibration_samples: int = 500
@@ -100,6 +105,7 @@ class Compression:
         stages: float, pruned and trained (where that happened), int8.
         reached: a goal in flash, RAM or latency, measured.
         missed: why the answer is no, or None.
+        tflite_refused: why there is no model.tflite, or None.
     """
 
     model: str
@@ -115,6 +121,7 @@ class Compression:
     missed: str | None
     reached: Reached | None = None
     forced: bool = False
+    tflite_refused: str | None = None
 
     @property
     def first_bad(self) -> LayerError | None:
@@ -142,6 +149,9 @@ class Compression:
             },
             "sensitivity": None if self.sensitivity is None else self.sensitivity.to_json(),
             "calibration": o.calibration,
+            "forms": _forms(self.graph),
+            "tflite": None if self.tflite_refused else "model.tflite",
+            "tflite_refused": self.tflite_refused,
             "finetune_epochs": o.finetune_epochs,
             "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
@@ -149,6 +159,11 @@ class Compression:
             "seed": o.train.seed,
             "layers": [{"name": e.name, "op": e.op, "sqnr_db": _finite(e.sqnr_db)} for e in self.errors],
         }
+
+
+def _forms(graph: Graph) -> dict[str, str]:
+    """How each tensor below eight bits is stored, by its name."""
+    return {v.name: form_text(v.form) for v in graph.values.values() if v.form is not None}
 
 
 def _finite(value: float) -> float | None:
@@ -192,6 +207,8 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     trainer = Trainer(given.training, options.train, options.distill, progress)
     stages = [_stage("float", given.graph, given)]
     graph = remove_dead_channels(given.graph)
+    # A pattern that matches no layer is told before anything is trained.
+    options.recipe.assign(graph)
     given = replace(given, graph=graph)
     dense = trainer.finetune(graph, options.warmup_epochs) if pruning else graph
     pruned = _prune(given, options, trainer, dense)
@@ -199,7 +216,8 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     if trained is not graph:
         stages.append(_stage("pruned" if pruned.widths else "trained", trained, given))
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
-    result = quantize(trained, calibration, QuantizeOptions(options.calibration))
+    trained = binarize(trained, calibration, options.recipe)
+    result = quantize(trained, calibration, QuantizeOptions(options.calibration, recipe=options.recipe))
     if options.qat_epochs:
         result, trained = trainer.quantization_aware(
             trained,
@@ -208,8 +226,9 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             options.qat_ranges,
             options.qat_learning_rate,
             dense,
+            options.recipe,
         )
-    stages.append(_stage("int8", result, given))
+    stages.append(_stage(options.recipe.label, result, given))
     few = [x[:64] for x in given.evaluation.inputs]
     reached = _reached(result, pruned, given)
     return Compression(
@@ -261,7 +280,7 @@ def _prune(given: Inputs, options: CompressOptions, trainer: Trainer, dense: Gra
     def measure(candidate: Graph) -> float:
         assert given.cost is not None
         few = [x[:32] for x in given.training.inputs]
-        return given.cost(quantize(candidate, few, QuantizeOptions()))
+        return given.cost(quantize(candidate, few, QuantizeOptions(recipe=options.recipe)))
 
     # Without labels there is no loss to judge by; without training nobody may have PyTorch.
     labelled = given.training.labels is not None and len(given.training.inputs) == 1

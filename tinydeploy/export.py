@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -90,8 +90,11 @@ def write_project(project: Project, folder: Path) -> None:
     write_files({name: text.encode("ascii") for name, text in project.files.items()}, folder)
 
 
-def write_files(files: Mapping[str, bytes], folder: Path) -> None:
+def write_files(files: Mapping[str, bytes], folder: Path, *, obsolete: Iterable[str] = ()) -> None:
     """Writes all files into `folder`, or none.
+
+    Args:
+        obsolete: names of files there that an earlier run may have left and this one does not write.
 
     Raises:
         DeployError: the folder cannot be made or written.
@@ -103,6 +106,8 @@ def write_files(files: Mapping[str, bytes], folder: Path) -> None:
                 (Path(staging) / name).write_bytes(data)
             for name in files:
                 (Path(staging) / name).replace(folder / name)
+        for name in set(obsolete) - set(files):
+            (folder / name).unlink(missing_ok=True)
     except OSError as error:
         raise DeployError(
             f"cannot be written ({error.strerror})", where=str(folder), hint="name a folder with -o"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from tinydeploy.data import read_dataset
+from tinydeploy.emulate.arch import architecture_of, architecture_of_machine
 from tinydeploy.emulate.firmware import Linked, entry_symbol, on_board, read_firmware
 from tinydeploy.emulate.firmware_run import Call, FirmwareRun, FunctionCost, run_firmware
 from tinydeploy.emulate.image import Image, Symbol
@@ -19,7 +20,6 @@ from tinydeploy.measure import Progress, silent
 from tinydeploy.targets import Board, Target
 from tinydeploy.toml_file import nearest
 
-MAX_ARGUMENTS = 4
 MAX_INSTRUCTIONS = 2_000_000_000
 
 
@@ -29,7 +29,8 @@ class FirmwareCall:
 
     Attributes:
         entry: symbol of the function whose cost is wanted.
-        arguments: up to four, r0 to r3: numbers (12, -1, 0x20000000), or symbols for their address.
+        arguments: what the registers hold, r0 to r3 on Arm and a0 to a7 on RISC-V: numbers (12, -1,
+            0x20000000), or symbols for their address.
         inputs: `SYMBOL=FILE.npz`, `SYMBOL=FILE.npz:KEY` or `SYMBOL=FILE` of raw bytes.
         setup: symbols of functions without arguments that are called before, and not counted.
         max_instructions: after which the call is given up.
@@ -136,9 +137,14 @@ def profile_firmware(
         MissingExtraError: the extra `emulate` is not installed.
     """
     for target in targets:
-        if target.core.architecture == "host" or target.core.architecture.startswith("rv32"):
-            raise DeployError(f"a firmware runs on a Cortex-M, not on {target.name}", where="--target")
+        if target.core.architecture == "host":
+            raise DeployError(f"a firmware runs on a microcontroller, not on {target.name}", where="--target")
     linked = read_firmware(path)
+    for target in targets:
+        wanted = architecture_of(target.core).machine
+        if linked.image.machine != wanted:
+            fact = f"is an ELF file for {linked.image.machine}, and {target.name} runs code for {wanted}"
+            raise DeployError(fact, where=str(path), hint="--target with a board that the firmware is for")
     resolved, notes = _resolve(linked, call)
     found = []
     for number, target in enumerate(targets):
@@ -175,9 +181,12 @@ def _verdict(flash: int, ram: int, board: Board | None) -> tuple[bool | None, st
 def _resolve(linked: Linked, call: FirmwareCall) -> tuple[Call, list[str]]:
     """The call with addresses in place of symbols, and notes about its inputs."""
     image = linked.image
-    if len(call.arguments) > MAX_ARGUMENTS:
-        fact = f"{len(call.arguments)} arguments are given, and registers r0 to r3 hold {MAX_ARGUMENTS}"
-        raise DeployError(fact, where="--arg")
+    registers = architecture_of_machine(image.machine).call.arguments
+    if len(call.arguments) > len(registers):
+        fact = (
+            f"{len(call.arguments)} arguments are given, and registers {registers[0]} to {registers[-1]} hold"
+        )
+        raise DeployError(f"{fact} {len(registers)}", where="--arg")
     notes: list[str] = []
     writes = tuple(_write(image, text, notes) for text in call.inputs)
     return Call(
@@ -195,7 +204,8 @@ def _argument(image: Image, text: str) -> int:
         value = int(text, 0)
     except ValueError:
         symbol = _symbol(image, text, "--arg")
-        return symbol.address | (1 if symbol.is_function else 0)
+        bit = architecture_of_machine(image.machine).call.state_bit
+        return symbol.address | (bit if symbol.is_function else 0)
     if not -(1 << 31) <= value < 1 << 32:
         raise DeployError(f"{text} does not fit a register of 32 bits", where="--arg")
     return value & 0xFFFF_FFFF

@@ -8,9 +8,10 @@ from typing import Protocol
 
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
-from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Progress, silent
+from tinydeploy.ops import Add
 from tinydeploy.prune import (
     Groups,
     find_groups,
@@ -44,6 +45,8 @@ class PruneOptions:
     Attributes:
         importance: a name of `prune.IMPORTANCES`.
         protect: layers that keep all their channels.
+        protect_residual: channels that an addition shares stay; only the inside of residual blocks is pruned
+            (Li et al. 2017, "Pruning filters for efficient ConvNets", section 3.3, prunes them like that).
         steps: 1 prunes at once; more prune a part each and fine-tune `step_epochs` in between.
         ratios: ratios by layer; they win over the goal for the groups that these layers write.
         scan_samples: samples of the sensitivity scan, of Taylor importance and of recalibration.
@@ -53,6 +56,7 @@ class PruneOptions:
     importance: str = "l2"
     select: SelectOptions = field(default_factory=SelectOptions)
     protect: tuple[str, ...] = ()
+    protect_residual: bool = False
     steps: int = 1
     step_epochs: int = 1
     ratios: Mapping[str, float] = field(default_factory=dict)
@@ -138,7 +142,7 @@ def prune(
     """
     if goal.kind == "none" and not options.ratios:
         return Pruned(graph, ())
-    options = replace(options, protect=find_layers(graph, options.protect, "--protect"))
+    options = replace(options, protect=_protected(graph, options))
     groups = find_groups(graph, options.protect)
     before = {g.name: len(g.channels) for g in groups.groups}
     if not before:
@@ -160,6 +164,18 @@ def prune(
         result = _in_steps(graph, PruneGoal("ratio"), decided, given, progress)
     widths = tuple((name, size, _width(result, name)) for name, size in before.items())
     return Pruned(result, widths, scan, limit)
+
+
+def _protected(graph: Graph, options: PruneOptions) -> tuple[str, ...]:
+    """Names of the layers whose channels stay."""
+    named = find_layers(graph, options.protect, "--protect")
+    if not options.protect_residual:
+        return named
+    return (*named, *(n.name for n in graph.nodes if isinstance(n.op, Add) and len(_flowing(graph, n)) > 1))
+
+
+def _flowing(graph: Graph, node: Node) -> list[str]:
+    return [n for n in node.inputs if n is not None and not graph.value(n).is_constant]
 
 
 def _width(graph: Graph, layer: str) -> int:

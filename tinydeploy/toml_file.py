@@ -24,9 +24,9 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]!r}? " if close else ""
 
 
-def read_toml(path: Path) -> Table:
+def read_toml(path: Path, hint: str = "docs/targets.md shows a whole board file") -> Table:
     """The file's top table; a file that is missing, too large, not UTF-8 or not TOML is refused."""
-    where, hint = str(path), "docs/targets.md shows a whole board file"
+    where = str(path)
     try:
         if not path.is_file():
             raise DeployError("there is no such file", where=where, hint=hint)
@@ -118,6 +118,14 @@ class Table(dict[str, object]):
 
     def table(self, key: str) -> Table:
         return Table(self._typed(key, dict, "a table"), self._where, f"{self._prefix}{key}.")
+
+    def tables(self, key: str, most: int) -> list[Table]:
+        """An array of tables."""
+        values: list[object] = self._typed(key, list, "an array of tables")
+        if len(values) > most:
+            raise self.error(key, f"there are {len(values)} tables", f"allowed: at most {most}")
+        rows = Table({str(i): row for i, row in enumerate(values)}, self._where, f"{self._prefix}{key}.")
+        return [rows.table(row) for row in rows]
 
     def flattened(self) -> Table:
         """The same with the keys of a table inside joined by a dot: `a.b = ...` is the key "a.b"."""

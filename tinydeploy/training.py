@@ -15,6 +15,7 @@ from tinydeploy.finetune import TrainOptions
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Progress
+from tinydeploy.quantize.recipe import INT8_RECIPE, Recipe
 
 if TYPE_CHECKING:
     from tinydeploy.finetune.options import TrainProgress
@@ -73,17 +74,19 @@ class Trainer:
         ranges: Literal["running", "learned"],
         rate: float,
         teacher: Graph | None,
+        recipe: Recipe = INT8_RECIPE,
     ) -> tuple[Graph, Graph]:
-        """The int8 graph and the float graph that it comes from.
+        """The integer graph and the float graph that it comes from.
 
         Args:
             calibration: samples and the name of the calibrator: where the ranges start.
             rate: a share of the learning rate.
+            recipe: which layer is quantized how.
         """
         from tinydeploy.finetune import finetune
         from tinydeploy.quantize.qat import QatOptions, make_quantized_trainable
 
-        trainable = make_quantized_trainable(graph, *calibration, QatOptions(ranges))
+        trainable = make_quantized_trainable(graph, *calibration, QatOptions(ranges), recipe)
         options = replace(
             self.options,
             epochs=epochs,

@@ -100,6 +100,8 @@ def test_the_scan_is_in_the_report_and_drawn_beside_it(tmp_path: Path) -> None:
     root = ET.parse(tmp_path / "out" / "sensitivity.svg").getroot()
     titles = [t.find(f"{SVG}title") for t in root.iter(f"{SVG}text") if t.get("class") == "name"]
     assert [t.text for t in titles if t is not None] == ["first", "widen", "last"]
+    assert compress(tmp_path / "out", "--prune", "0.5").exit_code == 0
+    assert not (tmp_path / "out" / "sensitivity.svg").exists(), "the plot of another run stayed"
 
 
 def test_the_plot_puts_each_point_where_its_numbers_say() -> None:

@@ -77,7 +77,7 @@ def test_a_board_that_is_too_small_is_exit_1(app: Path, tmp_path: Path) -> None:
         ((), ("no function is named", "--entry")),
         (("--entry", "forever", "--max-instructions", "5000"), ("did not return within 5,000", "forever")),
         (("--entry", "semihosting"), ("BKPT", "semihosting")),
-        (("--entry", "calls", "--target", "host"), ("Cortex-M",)),
+        (("--entry", "calls", "--target", "host"), ("microcontroller",)),
     ],
 )
 def test_what_cannot_be_run_is_exit_2(app: Path, options: tuple[str, ...], words: tuple[str, ...]) -> None:

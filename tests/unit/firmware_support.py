@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from emulate_support import CORES
+from emulate_support import CORES, RISCV
 
 from tinydeploy.emulate.toolchain import find_toolchain, run_tool
 
@@ -107,6 +107,103 @@ def link_app(
     command = [*toolchain.command, *toolchain.flags_for(CORES[core]), *flags, "-std=gnu99", "-fno-common"]
     zig = toolchain.kind == "zig"
     command += ["-fno-sanitize=undefined"] if zig else ["-fno-tree-loop-distribute-patterns"]
+    command += ["-nostdlib", "-static", "-T", "app.ld", "-Wl,-e,reset", "app.c", "-o", "app.elf"]
+    run_tool(command, cwd=folder, doing="linking the test's firmware")
+    return folder / "app.elf"
+
+
+_RISCV_MAPS = {
+    "rp2350": ("0x10000000", "0x20000000", "0x20040000"),
+    "esp32-c3": ("0x42000000", "0x3FC80000", "0x40390000"),
+}
+
+# `code` is RAM for code: behind the data, or through the window that a chip has for it.
+RISCV_SCRIPT = """
+MEMORY
+{
+    FLASH (rx) : ORIGIN = %s, LENGTH = 1M
+    RAM (rw) : ORIGIN = %s, LENGTH = 128K
+    CODE (rwx) : ORIGIN = %s, LENGTH = 64K
+}
+SECTIONS
+{
+    .text : { *(.text .text.*) *(.rodata .rodata.* .srodata .srodata.*) } > FLASH
+    .ramfunc : { KEEP(*(.ramfunc)) } > CODE AT > FLASH
+    .data : { *(.data .data.*) __global_pointer$ = . + 0x800; *(.sdata .sdata.*) } > RAM AT > FLASH
+    .bss (NOLOAD) : { *(.sbss .sbss.*) *(.bss .bss.* COMMON) } > RAM
+    /DISCARD/ : { *(.comment) *(.note*) *(.eh_frame*) *(.riscv.attributes) }
+}
+"""
+
+RISCV_APP = """
+#include <stdint.h>
+#define KEPT(name) __attribute__((section(name), used))
+void reset(void) { *(volatile uint32_t *)0x40021000 = 1; for (;;) ; }
+
+int32_t initialised = 41;
+int32_t zeroed;
+int8_t samples[16];
+const int8_t weights[64] __attribute__((aligned(32))) = { 1, 2, 3, 4, 5, 6, 7, 8 };
+uint8_t heap[4096];
+
+__attribute__((noinline, used)) int twice(int x) { __asm__ volatile("" : "+r"(x)); return 2 * x; }
+int add(int a, int b, int c, int d, int e, int f, int g, int h)
+{
+    return a + 2 * b + 3 * c + 4 * d + 5 * e + 6 * f + 5 * g + 2 * h + 10;
+}
+int memory(void) { return initialised + zeroed; }
+int calls(void) { return twice(1) + twice(2) + twice(3); }
+int apply(int (*f)(int), int x) { return f(x); }
+int sum(const int8_t *x, int n) { int s = 0; for (int i = 0; i < n; i++) s += x[i]; return s; }
+void setup(void) { zeroed = 100; }
+KEPT(".ramfunc") __attribute__((noinline)) int in_ram(int n)
+{
+    int s = 0;
+    for (int i = 0; i < n; i++) { s += i; __asm__ volatile("" : "+r"(s)); }
+    return s;
+}
+int in_flash(int n)
+{
+    int s = 0;
+    for (int i = 0; i < n; i++) { s += i; __asm__ volatile("" : "+r"(s)); }
+    return s;
+}
+__asm__(".globl fixed\\n.type fixed, @function\\n.balign 4\\nfixed:\\n"
+        "li a1, 4\\nli a0, 0\\n"
+        "1: mul a2, a1, a1\\nadd a0, a0, a2\\naddi a1, a1, -1\\nbnez a1, 1b\\nret\\n"
+        ".size fixed, . - fixed\\n");
+
+int forever(void) { for (;;) __asm__ volatile(""); }
+int peripheral(void) { return *(volatile uint32_t *)0x40021000; }
+int null_call(void) { int (*volatile f)(void) = 0; return f(); }
+int writes_flash(void) { *(volatile int8_t *)weights = 1; return 0; }
+int semihosting(void) { __asm__ volatile("ebreak"); return 0; }
+int operating_system(void) { __asm__ volatile("ecall"); return 0; }
+int interrupt(void) { __asm__ volatile("wfi"); return 0; }
+int trap(void) { __asm__ volatile("unimp"); return 0; }
+int32_t counter;
+int atomic(void)
+{
+    int x = 1;
+    __asm__ volatile(".option push\\n.option arch, +a\\namoadd.w %0, %0, (%1)\\n.option pop"
+                     : "+r"(x) : "r"(&counter));
+    return x;
+}
+int data_only;
+"""
+
+
+def link_riscv_app(folder: Path, *, compiler: str | None = None, map_: str = "rp2350") -> Path:
+    """A RISC-V firmware with small data behind GP; the ELF file's path."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "app.c").write_text(RISCV_APP)
+    (folder / "app.ld").write_text(RISCV_SCRIPT % _RISCV_MAPS[map_])
+    toolchain = find_toolchain(RISCV, compiler)
+    command = [*toolchain.command, *toolchain.flags_for(RISCV), "-O2", "-std=gnu99", "-fno-common"]
+    zig = toolchain.kind == "zig"
+    command += (
+        ["-fno-sanitize=undefined"] if zig else ["-ffreestanding", "-fno-tree-loop-distribute-patterns"]
+    )
     command += ["-nostdlib", "-static", "-T", "app.ld", "-Wl,-e,reset", "app.c", "-o", "app.elf"]
     run_tool(command, cwd=folder, doing="linking the test's firmware")
     return folder / "app.elf"

@@ -48,7 +48,7 @@ HEADER_CASES = [
     (16, "<H", 1, "an object file, not a linked program"),
     (16, "<H", 3, "position-independent file, not a linked program"),
     (18, "<H", 62, "an ELF file for machine 62"),
-    (18, "<H", 243, "an ELF file for RISC-V"),
+    (18, "<H", 94, "an ELF file for machine 94"),
     (28, "<I", 0xFFFF_FFF0, "its program headers lie outside it"),
     (32, "<I", 0xFFFF_FFF0, "its section headers lie outside it"),
     (44, "<H", 0, "has 0 program headers"),

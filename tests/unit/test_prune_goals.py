@@ -17,7 +17,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Job
-from tinydeploy.ops import Mean
+from tinydeploy.ops import Add, Mean
 from tinydeploy.prune import find_groups, importance, remove, select_by_macs, select_over_all
 from tinydeploy.prune.cost import activations, cost_of, parameters, savings
 from tinydeploy.prune.goal import PruneGoal, parse_goal
@@ -184,6 +184,15 @@ def test_a_protected_layer_that_does_not_exist_is_named() -> None:
     with pytest.raises(DeployError, match="'nowhere'") as error:
         pruned(residual(), "0.25", protect=("nowhere",))
     assert error.value.where == "--protect"
+
+
+def test_protected_residuals_leave_what_an_addition_shares() -> None:
+    graph = residual()
+    shared = {n for node in graph.nodes if isinstance(node.op, Add) for n in node.inputs}
+    result = pruned(graph, "0.5", protect_residual=True)
+    assert [(name, after < before) for name, before, after in result.widths] == [("inner", True)]
+    assert all(result.graph.value(n).shape == graph.value(n).shape for n in shared)
+    assert len(pruned(graph, "0.5").widths) > 1, "without the protection the sums are pruned as well"
 
 
 # --- cost

@@ -10,12 +10,11 @@ from hypothesis import strategies as st
 from tinydeploy.numerics import INT32_MAX, left_shift_fits, quantize_ratio
 from tinydeploy.quantize.scales import (
     MIN_SCALE,
-    LinearConstants,
     Range,
     activation_quantization,
     least_output_scale,
-    quantize_linear,
 )
+from tinydeploy.quantize.weights import LinearConstants, quantize_linear
 
 F = np.float32
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from tinydeploy.backends.onnx_model import ModelFile
+from tinydeploy.backends.onnx_forms import native_bits
+from tinydeploy.backends.onnx_model import ModelFile, opset_for
 from tinydeploy.backends.onnx_operators import WRITERS, Place
 from tinydeploy.backends.onnx_tensors import Tensors
 from tinydeploy.errors import DeployError
@@ -15,7 +16,8 @@ def write_onnx(graph: Graph) -> bytes:
     """The bytes of an .onnx file that computes what `graph` computes; two calls give equal bytes.
 
     An integer graph is written with QuantizeLinear and DequantizeLinear around float operators (QDQ), its
-    weights int8 and biases int32; `frontends.onnx.parse_onnx` reads the same integer network from it. Inputs
+    weights int8 and biases int32, or their stored form (see `onnx_forms`); `frontends.onnx.parse_onnx` reads
+    the same integer network from it. Inputs
     and outputs have the source model's shape, type and order of axes. Images are NCHW inside.
 
     Raises:
@@ -25,7 +27,7 @@ def write_onnx(graph: Graph) -> bytes:
     import onnx.helper  # noqa: PLC0415
     import onnx.numpy_helper  # noqa: PLC0415
 
-    file = ModelFile(onnx)
+    file = ModelFile(onnx, opset_for(native_bits(v.form) for v in graph.constants()))
     return _Writing(graph, file, Tensors(graph, file)).bytes()
 
 

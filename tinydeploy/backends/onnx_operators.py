@@ -14,7 +14,7 @@ from tinydeploy.backends.onnx_tensors import Order, Tensors, usual_order
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Node
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ir.types import Array, Quantization, Value
+from tinydeploy.ir.types import Quantization, Value
 from tinydeploy.ops import Activation
 
 
@@ -92,15 +92,19 @@ def _bias(at: Place) -> list[str]:
     return [at.tensors.dequantized(at.file.constant(bias.name, bias.array), bias, q)]
 
 
-def _convolution(at: Place, weights: Array, group: int) -> None:
+def _convolution(at: Place, order: tuple[int, ...], group: int) -> None:
+    """Args: order: the weights' axes as ONNX has them, (outputs, inputs of a group, rows, columns)."""
     op = cast(ops.Conv2D | ops.DepthwiseConv2D, at.node.op)
-    p = op.padding
-    kernel = at.tensors.parameter(at.site.input(1), weights, 0)
+    p, x = op.padding, at.site.input(0)
+    other_fill = not x.dtype.is_float and not p.none and x.padding != x.quant.zero_point
+    image = _padded_signs(at, p) if other_fill else at.image()
+    p = ops.Padding() if other_fill else p
+    kernel = at.tensors.parameter(at.site.input(1), lambda weights: weights.transpose(order), 0)
     at.operator(
         "Conv",
-        [at.image(), kernel, *_bias(at)],
+        [image, kernel, *_bias(at)],
         usual_order(4),
-        kernel_shape=list(weights.shape[2:]),
+        kernel_shape=list(op.window(at.site).kernel),
         strides=list(op.strides),
         dilations=list(op.dilations),
         pads=[p.top, p.left, p.bottom, p.right],
@@ -108,13 +112,25 @@ def _convolution(at: Place, weights: Array, group: int) -> None:
     )
 
 
+def _padded_signs(at: Place, p: ops.Padding) -> str:
+    """The image with -1 around it, in real numbers and again between quantizers; ONNX pads with 0."""
+    x = at.site.input(0)
+    pads = np.array([0, 0, p.top, p.left, 0, 0, p.bottom, p.right], np.int64)
+    fill = np.array(x.quant.scale * (x.padding - x.quant.zero_point), np.float32)
+    constants = [
+        at.file.constant(f"{at.node.name}/{what}", data) for what, data in (("pads", pads), ("fill", fill))
+    ]
+    padded = at.file.node("Pad", [at.image(), *constants], at.file.reserve(f"{x.name}/padded"))
+    stored = at.tensors.quantized(padded, x, at.file.reserve(f"{x.name}/around"))
+    return at.tensors.dequantized(stored, x)
+
+
 def _conv(at: Place) -> None:
-    weights = at.site.input(1).array.transpose(0, 3, 1, 2)
-    _convolution(at, weights, cast(ops.Conv2D, at.node.op).groups(at.site))
+    _convolution(at, (0, 3, 1, 2), cast(ops.Conv2D, at.node.op).groups(at.site))
 
 
 def _depthwise(at: Place) -> None:
-    _convolution(at, at.site.input(1).array.transpose(3, 0, 1, 2), at.site.input(0).shape[3])
+    _convolution(at, (3, 0, 1, 2), at.site.input(0).shape[3])
 
 
 def _fully_connected(at: Place) -> None:
@@ -128,7 +144,7 @@ def _fully_connected(at: Place) -> None:
     if len(x.shape) != 2 or x.shape[1] != depth:
         name = at.tensors.reshape(name, (x.elements // depth, depth), at.scratch("rows"))
     real = at.tensors.dequantized(name, x)
-    kernel = at.tensors.parameter(weights, weights.array, 0)
+    kernel = at.tensors.parameter(weights, lambda rows: rows, 0)
     at.operator("Gemm", [real, kernel, *_bias(at)], (0, 1), transB=1)
 
 
@@ -136,7 +152,7 @@ def _matmul(at: Place) -> None:
     """FULLY_CONNECTED that keeps its leading axes; ONNX has the bias as an Add."""
     rank = len(at.y.shape)
     weights = at.site.input(1)
-    inputs = [at.real(0, _identity(rank)), at.tensors.parameter(weights, weights.array.T, 1)]
+    inputs = [at.real(0, _identity(rank)), at.tensors.parameter(weights, lambda rows: rows.T, 1)]
     bias = _bias(at)
     if not bias:
         at.operator("MatMul", inputs, _identity(rank))
@@ -170,7 +186,7 @@ def _operand(at: Place, index: int, order: Order) -> str:
     value, rank = at.site.input(index), len(order)
     shape = (1,) * (rank - len(value.shape)) + value.shape
     if value.is_constant:
-        return at.tensors.parameter(value, value.array.reshape(shape).transpose(order))
+        return at.tensors.parameter(value, lambda data: data.reshape(shape).transpose(order))
     if shape == value.shape:
         return at.real(index, order)
     held = at.tensors.as_held(value)
@@ -211,7 +227,12 @@ def _mean(at: Place) -> None:
     if not op.keep_dims:
         kept = [a for a in range(rank) if a not in op.axes]
         left = tuple(kept.index(a) for a in order if a in kept)
-    at.operator("ReduceMean", [at.real(0, order)], left, axes=axes, keepdims=int(op.keep_dims))
+    keep, inputs = int(op.keep_dims), [at.real(0, order)]
+    if at.file.opset < 18:
+        at.operator("ReduceMean", inputs, left, axes=axes, keepdims=keep)
+        return
+    inputs.append(at.file.constant(f"{at.node.name}/axes", np.array(axes, np.int64)))
+    at.operator("ReduceMean", inputs, left, keepdims=keep)
 
 
 def _concatenation(at: Place) -> None:
@@ -250,6 +271,22 @@ def _relu(at: Place) -> None:
     at.result(lambda output: at.clamp(activation, x, output, at.node.name), order)
 
 
+def _sign(at: Place) -> None:
+    """The comparison with half way between the levels, and a choice between them."""
+    op, x, y = cast(ops.Sign, at.node.op), at.site.input(0), at.y
+    low, high = op.low, op.high
+    if not y.dtype.is_float:
+        low, high = (y.quant.scale * (q - y.quant.zero_point) for q in (-1, 1))
+    order = at.tensors.stored(x).order
+    numbers = {"low": low, "high": high, "middle": (low + high) / 2}
+    constants = {
+        what: at.file.constant(f"{at.node.name}/{what}", np.array(number, np.float32))
+        for what, number in numbers.items()
+    }
+    above = at.file.node("GreaterOrEqual", [at.real(0, order), constants["middle"]], at.scratch("above"))
+    at.operator("Where", [above, constants["high"], constants["low"]], order)
+
+
 def _quantize(at: Place) -> None:
     x = at.site.input(0)
     order = at.tensors.stored(x).order
@@ -279,5 +316,6 @@ WRITERS: Mapping[type[Op], Callable[[Place], None]] = {
     ops.Quantize: _quantize,
     ops.Relu: _relu,
     ops.Reshape: _reshape,
+    ops.Sign: _sign,
     ops.Softmax: _softmax,
 }

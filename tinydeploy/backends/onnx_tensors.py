@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
+from tinydeploy.backends.onnx_forms import clip_ends, native_bits, note, planes_note, real_weights
 from tinydeploy.backends.onnx_model import ModelFile
+from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.graph import Graph, Layout
 from tinydeploy.ir.types import Array, Quantization, Value
 
@@ -84,37 +86,54 @@ class Tensors:
         target = self.file.constant(f"shape/{'x'.join(map(str, shape))}", np.array(shape, np.int64))
         return self.file.node("Reshape", [name, target], output, name=node)
 
-    def dequantized(self, name: str, value: Value, quantization: Quantization | None = None) -> str:
+    def dequantized(
+        self, name: str, value: Value, quantization: Quantization | None = None, bits: int | None = None
+    ) -> str:
         """The real numbers of an integer tensor, for one reader; float passes.
 
         Args:
             quantization: where it is not the value's own, as in another order of axes.
+            bits: 4 or 2 where the tensor is INT4 or INT2.
         """
         if value.dtype.is_float:
             return name
         q = quantization or value.quant
-        parameters = self.file.quantization(value.name, q, value.dtype)
+        parameters = self.file.quantization(value.name, q, value.dtype, bits)
         output = self.file.reserve(f"{value.name}/real")
         attributes: dict[str, Any] = {} if q.axis is None else {"axis": q.axis}
         return self.file.node("DequantizeLinear", [name, *parameters], output, **attributes)
 
     def quantized(self, name: str, value: Value, output: str) -> str:
-        """`name` as the integers of `value`, in `output`."""
+        """`name` as the integers of `value`, in `output`; within the bits of its form."""
+        ends = clip_ends(value)
+        if ends is not None:
+            limits = [
+                self.file.constant(f"{value.name}/{what}", np.array(end, np.float32))
+                for what, end in zip(("low", "high"), ends, strict=True)
+            ]
+            name = self.file.node("Clip", [name, *limits], self.file.reserve(f"{value.name}/clipped"))
         parameters = self.file.quantization(value.name, value.quant, value.dtype)
         return self.file.node("QuantizeLinear", [name, *parameters], output)
 
-    def parameter(self, value: Value, data: Array, axis: int | None = None) -> str:
-        """A constant of a layer, brought to ONNX's form, as real numbers.
+    def parameter(self, value: Value, move: Callable[[Array], Array], axis: int | None = None) -> str:
+        """A constant of a layer, brought to ONNX's order of axes, as real numbers.
 
         Args:
+            move: what brings an array of the value's shape to that order.
             axis: where the quantized axis went.
         """
-        name = self.file.constant(value.name, data)
-        q = value.quantization
+        data, q, form = move(value.array), value.quantization, value.form
         if q is None:
-            return name
+            return self.file.constant(value.name, data)
+        if isinstance(form, Planes):
+            assert axis is not None
+            signs = np.stack([move(plane) for plane in form.signs])
+            real = real_weights(data, q, axis)
+            return self.file.constant(value.name, real, form=planes_note(form, signs, q, axis))
+        bits = native_bits(form)
+        name = self.file.constant(value.name, data, bits, None if form is None else note(form))
         moved = Quantization(q.scales, q.zero_points, None if q.axis is None else axis)
-        return self.dequantized(name, value, moved)
+        return self.dequantized(name, value, moved, bits)
 
     def from_source(self, name: str, value: Value, layout: Layout | None) -> Stored:
         """A tensor in the source model's layout, as a stored one."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from tinydeploy.backends.tflite_forms import unwritable
 from tinydeploy.backends.tflite_layout import write_to_held, write_to_source
 from tinydeploy.backends.tflite_model import Code, ModelFile
 from tinydeploy.backends.tflite_operators import WRITERS, Place, bias_quantization
@@ -22,9 +23,16 @@ def write_tflite(graph: Graph) -> bytes:
     an attribute, operators in front of the op carry it: PAD for uneven padding, QUANTIZE for inputs of a
     concatenation that differ in scale. A CONV_2D without a bias gets one of zeros.
 
+    Weights of four bits become INT4.
+
     Raises:
-        DeployError: an op, or one of its attributes, has no TFLite form.
+        DeployError: an op, one of its attributes, or how a tensor is stored has no TFLite form.
     """
+    refused = unwritable(graph)
+    if refused is not None:
+        raise DeployError(
+            refused, where=graph.source or graph.name, hint="export ONNX or C, which carry this model"
+        )
     from ai_edge_litert import schema_py_generated as schema  # noqa: PLC0415
 
     return _Writing(graph, ModelFile(schema)).bytes()

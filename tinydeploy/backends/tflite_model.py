@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from tinydeploy.backends.tflite_forms import int4_bytes, is_int4
 from tinydeploy.ir.types import Array, DType, Quantization, Value
 
 _BUFFER_ALIGNMENT = 16
@@ -46,11 +47,17 @@ class ModelFile:
         shape: tuple[int, ...],
         quantization: Quantization | None = None,
         data: Array | None = None,
+        *,
+        int4: bool = False,
     ) -> int:
-        """Adds a tensor, under another name where `name` is taken, and returns its number."""
+        """Adds a tensor, under another name where `name` is taken, and returns its number.
+
+        Args:
+            int4: int8 data that becomes INT4.
+        """
         raw = self.schema.TensorT()
         raw.name = self._unique(name)
-        raw.type = getattr(self.schema.TensorType, dtype.name)
+        raw.type = getattr(self.schema.TensorType, "INT4" if int4 else dtype.name)
         raw.shape = np.array(shape, np.int32)
         raw.hasRank = True
         if quantization is not None:
@@ -58,12 +65,19 @@ class ModelFile:
         if data is not None:
             # Buffer 0 stays empty: every tensor that has no data refers to it.
             raw.buffer = len(self._buffers)
-            self._buffers.append(data)
+            self._buffers.append(np.frombuffer(int4_bytes(data), np.uint8) if int4 else data)
         self._tensors.append(raw)
         return len(self._tensors) - 1
 
     def value(self, value: Value, name: str | None = None) -> int:
-        return self.tensor(name or value.name, value.dtype, value.shape, value.quantization, value.data)
+        return self.tensor(
+            name or value.name,
+            value.dtype,
+            value.shape,
+            value.quantization,
+            value.data,
+            int4=is_int4(value),
+        )
 
     def parameter(self, name: str, data: Array, quantization: Quantization | None = None) -> int:
         """Adds a constant that a parameter of an op became."""

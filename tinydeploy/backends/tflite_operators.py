@@ -9,6 +9,7 @@ from typing import Any, cast
 import numpy as np
 
 from tinydeploy import ops
+from tinydeploy.backends.tflite_forms import is_int4
 from tinydeploy.backends.tflite_model import Code, ModelFile
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Node
@@ -133,13 +134,14 @@ def _zero_bias(at: Place) -> int:
 
 def _conv(at: Place) -> None:
     grouped = cast(ops.Conv2D, at.node.op).groups(at.site) > 1
-    _convolution(at, "Conv2DOptions", 6 if grouped else at.version(3))
+    version = 6 if grouped else at.version(3)
+    _convolution(at, "Conv2DOptions", 7 if is_int4(at.site.input(1)) else version)
 
 
 def _depthwise(at: Place) -> None:
     op = cast(ops.DepthwiseConv2D, at.node.op)
     dilated = 2 if op.dilations != (1, 1) else 1
-    version = dilated if at.is_float else 3
+    version = dilated if at.is_float else 7 if is_int4(at.site.input(1)) else 3
     _convolution(at, "DepthwiseConv2DOptions", version, depthMultiplier=op.multiplier(at.site))
 
 
@@ -151,6 +153,8 @@ def _fully_connected(at: Place) -> None:
         version = 5
     if len(at.inputs) == 2:
         version = 6
+    if is_int4(at.site.input(1)):
+        version = 10
     if weights is not None and weights.per_channel:
         version = 12
     options = at.options(
@@ -249,6 +253,10 @@ def _relu(at: Place) -> None:
     at.file.operator(Code(activation.name, version), list(at.inputs), at.output)
 
 
+def _sign(at: Place) -> None:
+    raise DeployError("a SIGN of two levels has no TFLite operator", hint="ONNX and C carry this model")
+
+
 def _quantize(at: Place) -> None:
     version = 1 if at.site.input(0).dtype.is_float else 2
     options = at.options("QuantizeOptions")
@@ -277,5 +285,6 @@ WRITERS: Mapping[type[Op], Writer] = {
     ops.Quantize: _quantize,
     ops.Relu: _relu,
     ops.Reshape: _reshape,
+    ops.Sign: _sign,
     ops.Softmax: _softmax,
 }

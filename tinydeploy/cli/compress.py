@@ -38,6 +38,13 @@ def _layer_ratios(
 @click.option(
     "-o", "--output", "folder", required=True, help="Folder for model.onnx, model.tflite, report.json."
 )
+@click.option("--bits", metavar="W[:A]", help="Bits of weights and activations, 2 to 8 each, such as 4:8.")
+@click.option(
+    "--scheme",
+    metavar="NAME[:N]",
+    help="Of the weights: linear:2..8, codebook:1..7, binary, ternary or abc:1..8.",
+)
+@click.option("--recipe", help="A .toml file with bits and schemes by layer.")
 @click.option(
     "--prune",
     help="A ratio such as 0.3; auto; or a goal: macs=50%, params=40%, and flash=64k, ram=24k or latency=20ms,"
@@ -80,7 +87,15 @@ def _layer_ratios(
 @click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
 @click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
 @click.option(
-    "--calibration", default="minmax", show_default=True, help="minmax, percentile, mse or entropy."
+    "--protect-residual",
+    is_flag=True,
+    help="Prune only inside residual blocks: what an addition shares stays.",
+)
+@click.option(
+    "--calibration",
+    default="minmax",
+    show_default=True,
+    help="minmax, percentile, mse, entropy, aciq or hwgq.",
 )
 @click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option(
@@ -169,10 +184,11 @@ def _layer_ratios(
 def compress_command(
     model: str, weights: str | None, folder: str, as_json: bool, debug_layers: bool, **given: Any
 ) -> None:
-    """Makes a float MODEL small: prunes channels, trains, quantizes to int8, and measures.
+    """Makes a float MODEL small: prunes channels, trains, quantizes to int8 or fewer bits, and measures.
 
     Writes model.onnx (QDQ), model.tflite and report.json into the output folder; `export-c` takes either
-    model on. Training needs the extra 'train'.
+    model on. TFLite has weights of 8 and 4 bits only, so other forms leave model.tflite out. Training needs
+    the extra 'train'.
 
     \b
     Example:

@@ -72,7 +72,7 @@ def firmware_options(function: Any) -> Any:
             "arguments",
             multiple=True,
             metavar="VALUE",
-            help="Of a firmware: r0, r1, ... of the call, a number or a symbol for its address.",
+            help="Of a firmware: r0 (a0), r1, ... of the call, a number or a symbol for its address.",
         ),
         click.option(
             "--input",

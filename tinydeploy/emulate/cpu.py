@@ -104,6 +104,8 @@ class Cpu:
             self._set(register, value)
         self._set(call.stack, layout.stack_top)
         self._set(call.link, layout.return_address | call.state_bit)
+        if call.globals is not None and self._image.global_pointer is not None:
+            self._set(call.globals, self._image.global_pointer)
         self._bad_access = None
         try:
             self.uc.emu_start(address | call.state_bit, layout.return_address, timeout=int(seconds * 1e6))
@@ -133,7 +135,7 @@ class Cpu:
         call = self.architecture.call
         address = self.register(call.counter) & ~1
         thumb = call.flags is not None and bool(self.register(call.flags) & THUMB_BIT)
-        behind, at = self._try_read(address - 2, 2), self._try_read(address, 4)
+        behind, at = self._try_read(address - 4, 4), self._try_read(address, 4)
         return Stop(address, thumb, behind, at, self._bad_access)
 
     def _try_read(self, address: int, size: int) -> bytes:

@@ -19,7 +19,7 @@ _HEADER = struct.Struct("<16sHHIIIIIHHHHHH")
 _SEGMENT = struct.Struct("<8I")
 _SECTION = struct.Struct("<10I")
 _SYMBOL_BYTES = 16
-_ARM, _RISCV = 40, 243
+_MACHINES = (40, 243)  # EM_ARM, EM_RISCV
 _KINDS = {1: "an object file", 3: "a shared or position-independent file", 4: "a core dump"}
 _PT_LOAD, _SHT_SYMTAB, _SHT_NOBITS = 1, 2, 8
 _SPACE = 1 << 32
@@ -48,7 +48,7 @@ def is_elf(path: Path) -> bool:
 
 
 def check_elf(path: Path) -> None:
-    """Refuses what is not a linked 32-bit little-endian Arm program with all its parts inside the file.
+    """Refuses what is not a linked 32-bit little-endian program of Arm or RISC-V, whole in the file.
 
     Raises:
         DeployError: what is wrong with it.
@@ -80,9 +80,9 @@ def _header(data: bytes, where: str) -> _Header:
     fields = _HEADER.unpack_from(data)
     kind, machine = fields[1], fields[2]
     header = _Header(kind, machine, fields[5], fields[6], *fields[9:14])
-    if machine != _ARM:
-        name = "RISC-V" if machine == _RISCV else f"machine {machine}"
-        raise DeployError(f"is an ELF file for {name}, and the targets are Arm Cortex-M", where=where)
+    if machine not in _MACHINES:
+        fact = f"is an ELF file for machine {machine}, and the targets are Arm Cortex-M and RISC-V"
+        raise DeployError(fact, where=where)
     if kind != 2:
         what = _KINDS.get(kind, f"of type {kind}")
         raise DeployError(f"is {what}, not a linked program", where=where, hint="name the linked .elf")

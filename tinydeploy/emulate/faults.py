@@ -10,7 +10,7 @@ from tinydeploy.emulate.isa import why_unsupported
 from tinydeploy.emulate.thumb import disassembler
 from tinydeploy.targets import Core
 
-_NO_HARDWARE = "only core and memory are emulated: name a function that computes and touches no hardware"
+NO_HARDWARE = "only core and memory are emulated: name a function that computes and touches no hardware"
 
 THUMB_BIT = 1 << 5  # of CPSR, as the emulator keeps it
 
@@ -39,7 +39,7 @@ class Stop:
     Attributes:
         address: of the program counter.
         thumb: whether the core was in Thumb state; false on cores that know no such state.
-        behind, at: the two bytes before the program counter and the four from it on, where memory is there.
+        behind, at: the four bytes before the program counter and from it on, where memory is there.
         access: the last access that no memory answered, None where there was none.
     """
 
@@ -74,13 +74,13 @@ def access_reason(access: BadAccess, devices: Sequence[tuple[int, int, str]] = (
         return f"the code writes to {at}, which is flash", "flash cannot be written like RAM"
     for start, end, what in devices:
         if start <= access.address < end:
-            return f"the code {access.kind}s the {what} at {at}", _NO_HARDWARE
+            return f"the code {access.kind}s the {what} at {at}", NO_HARDWARE
     hint = "a null pointer" if access.address < 0x400 else "a pointer that start-up code would have set"
     return f"the code {access.kind}s {at}, where there is no memory", hint
 
 
 def _instruction_reason(core: Core, stop: Stop) -> tuple[str, str] | None:
-    before, at = _decoded(core, stop.behind, stop.address - 2), _decoded(core, stop.at, stop.address)
+    before, at = _decoded(core, stop.behind[-2:], stop.address - 2), _decoded(core, stop.at, stop.address)
     name, passed = _name(at), _name(before)
     # SVC and WFI have moved on when they stop.
     reasons = (
@@ -89,9 +89,9 @@ def _instruction_reason(core: Core, stop: Stop) -> tuple[str, str] | None:
             "the code stops at BKPT",
             "a breakpoint, or semihosting (printf, exit)",
         ),
-        (passed == "svc", "the code calls an operating system (SVC), and there is none", _NO_HARDWARE),
-        ("wfi" in (passed, name), "the code waits for an interrupt (WFI), and none comes", _NO_HARDWARE),
-        ("wfe" in (passed, name), "the code waits for an event (WFE), and none comes", _NO_HARDWARE),
+        (passed == "svc", "the code calls an operating system (SVC), and there is none", NO_HARDWARE),
+        ("wfi" in (passed, name), "the code waits for an interrupt (WFI), and none comes", NO_HARDWARE),
+        ("wfe" in (passed, name), "the code waits for an event (WFE), and none comes", NO_HARDWARE),
         (name == "udf", "the code runs into a trap (UDF)", "abort(), or what must never be reached"),
     )
     known = next(((fact, hint) for applies, fact, hint in reasons if applies), None)

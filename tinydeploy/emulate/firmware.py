@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,9 +17,14 @@ from tinydeploy.toml_file import nearest
 STACK_BYTES = 1 << 20
 _PAGE = 0x1000
 _BARE_RAM = 1 << 20  # for a heap behind the data of a program on a bare core, whose RAM nobody knows
-_RAM_START, _RAM_END = 0x2000_0000, 0x4000_0000
+# What is RAM whatever the flags of a segment say: Arm's region; on RISC-V, where each chip has its own, that
+# of the RP2350 (pico-sdk, memmap_default.ld) and the ESP32-C3 for data and for code (ESP-IDF, memory.ld.in).
+_RAM = {
+    "ARM": ((0x2000_0000, 0x4000_0000),),
+    "RISC-V": ((0x2000_0000, 0x2008_2000), (0x3FC8_0000, 0x3FCE_0000), (0x4037_C000, 0x403E_0000)),
+}
 _CLUSTER = 1 << 26
-# Stretches of Arm's regions of code and RAM in which chips have nothing; the first that is free is taken.
+# Stretches in which chips have nothing, as a rule; the first that is free is taken.
 _RETURN_PLACES = tuple(range(0x1EFF_0000, 0x1800_0000, -0x0100_0000))
 _STACK_PLACES = tuple(range(0x3E00_0000, 0x2800_0000, -0x0100_0000))
 
@@ -56,7 +61,7 @@ class Linked:
 
 
 def read_firmware(path: Path) -> Linked:
-    """Reads a linked Arm ELF file without trust.
+    """Reads a linked ELF file of Arm or RISC-V without trust.
 
     Raises:
         DeployError: it is none, it is cut off, or its sizes are beyond any microcontroller's.
@@ -71,7 +76,7 @@ def read_firmware(path: Path) -> Linked:
     if not image.functions:
         hint = "link without --strip-all"
         raise DeployError("has no symbols of functions", where=str(path), hint=hint)
-    segments = tuple(_placed(segment) for segment in image.segments)
+    segments = tuple(_placed(segment, _RAM[image.machine]) for segment in image.segments)
     return _laid_out(replace(image, segments=segments), None)
 
 
@@ -142,14 +147,14 @@ def executed_code(image: Image, blocks: Iterable[tuple[int, int]]) -> Image:
     return replace(image, code=tuple(pieces))
 
 
-def _placed(segment: Segment) -> Segment:
+def _placed(segment: Segment, regions: Sequence[tuple[int, int]]) -> Segment:
     """The segment as flash or RAM.
 
     Flags alone do not tell: a linker makes a segment writable that holds code and `.init_array`. RAM is what
-    start-up code copies or clears, data that can be written, and Arm's region of RAM.
+    start-up code copies or clears, data that can be written, and what lies in the regions of RAM.
     """
     copied = segment.stored_at not in (None, segment.address) or not segment.data
-    in_ram = _RAM_START <= segment.address < _RAM_END
+    in_ram = _region(segment.address, regions) is not None
     is_data = segment.writable and not segment.executable
     return replace(segment, writable=copied or in_ram or is_data, executable=True)
 
@@ -161,14 +166,19 @@ def _laid_out(image: Image, board: Board | None) -> Linked:
     for segment in ram:
         start = segment.address // _PAGE * _PAGE
         size = max(segment.size + (_BARE_RAM if board is None else 0), room_bytes)
-        if _RAM_START <= start < _RAM_END and not rooms:
-            rooms.append((start, -(-min(size, _RAM_END - start) // _PAGE) * _PAGE))
+        region = _region(start, _RAM[image.machine])
+        if region is not None and not rooms:
+            rooms.append((start, -(-min(size, region[1] - start) // _PAGE) * _PAGE))
     taken = [(s.address, s.address + s.size + _PAGE) for s in image.segments]
     taken += [(start, start + size) for start, size in rooms]
     stack = _free(_STACK_PLACES, STACK_BYTES, taken, str(image.path))
     back = _free(_RETURN_PLACES, _PAGE, taken, str(image.path))
     flash, beyond = _flash_of(image)
     return Linked(image, Layout(back, stack, STACK_BYTES, tuple(rooms)), flash, beyond)
+
+
+def _region(address: int, regions: Sequence[tuple[int, int]]) -> tuple[int, int] | None:
+    return next((region for region in regions if region[0] <= address < region[1]), None)
 
 
 def _free(places: Iterable[int], size: int, taken: Iterable[tuple[int, int]], where: str) -> int:

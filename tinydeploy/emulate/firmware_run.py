@@ -32,7 +32,7 @@ class Call:
 
     Attributes:
         entry: the function whose cost is wanted.
-        arguments: values of r0 to r3, as far as they are set.
+        arguments: values of the registers for arguments, as far as they are set.
         setup: functions without arguments that run before it and are not counted.
         writes: addresses and bytes that are put there after the setup, whether that is RAM or flash.
         limit: instructions after which the call is given up.
@@ -67,7 +67,7 @@ class FirmwareRun:
     """What one call did.
 
     Attributes:
-        result: r0 at its end, as a signed number.
+        result: r0 or a0 at its end, as a signed number.
         functions: every function that ran, the dearest first.
         stack_bytes: peak stack below the entry, by the lowest word that was written.
     """

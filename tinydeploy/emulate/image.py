@@ -77,7 +77,9 @@ class CodeRange:
 class Image:
     """One ELF file, linked or relocatable (all addresses then count from their section's start).
 
-    ``machine`` is "ARM" or "RISC-V".
+    Attributes:
+        machine: "ARM" or "RISC-V".
+        global_pointer: what start-up code puts into GP on RISC-V, None where nothing was linked to use it.
     """
 
     path: Path
@@ -87,6 +89,7 @@ class Image:
     symbols: tuple[Symbol, ...]
     undefined: tuple[str, ...]
     code: tuple[CodeRange, ...]
+    global_pointer: int | None = None
 
     def symbol(self, name: str) -> Symbol:
         """The function or object of that name.
@@ -168,6 +171,7 @@ def read_image(path: Path) -> Image:
                 symbols=symbols,
                 undefined=undefined,
                 code=tuple(_read_code(elf, marks)),
+                global_pointer=_global_pointer(elf),
             )
     except (elf_error, OSError) as error:
         raise DeployError(f"the ELF file cannot be read ({error})", where=str(path)) from error
@@ -219,6 +223,13 @@ def _read_symbols(elf: Any) -> tuple[tuple[Symbol, ...], tuple[str, ...], Marks]
             address = value & ~1 if is_function else value
             symbols.append(Symbol(entry.name, address, entry["st_size"], section, is_function))
     return tuple(symbols), tuple(undefined), marks
+
+
+def _global_pointer(elf: Any) -> int | None:
+    """The symbol that linkers of RISC-V set for it (RISC-V ELF psABI, global-pointer relaxation)."""
+    table = elf.get_section_by_name(".symtab")
+    entries = table.get_symbol_by_name("__global_pointer$") if table is not None else None
+    return int(entries[0]["st_value"]) if entries else None
 
 
 def _read_code(elf: Any, marks: Marks) -> Iterator[CodeRange]:

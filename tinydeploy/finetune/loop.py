@@ -79,7 +79,8 @@ class _Run:
         self.module, self.options, self.progress = module, options, progress
         check_data(module, x, y)
         outputs = math.prod(module.graph.value(module.graph.outputs[0]).shape)
-        self.x = np.ascontiguousarray(x, np.float32)
+        # PyTorch warns of arrays that cannot be written, such as those of a file that is mapped.
+        self.x = np.require(x, np.float32, ["C", "W"])
         self.y, kind = prepare_labels(y, outputs, options.loss)
         self.classes = self.y.dtype.kind == "i"
         self.loss: LossFunction = make_loss(kind)
@@ -94,8 +95,8 @@ class _Run:
         import torch  # noqa: PLC0415  # heavy, and an optional extra
 
         options, module = self.options, self.module
-        if options.batch_norm and module.simulation is None:
-            module.normalize(torch.from_numpy(self.x[:: max(len(self.x) // _MEASURED, 1)][:_MEASURED]))
+        if options.batch_norm:
+            self._normalize()
         mark = checkpoint.fingerprint(module, self.x, self.y, options)
         module.to(self.device)
         if self.teacher is not None:
@@ -117,6 +118,20 @@ class _Run:
                 module.settle(self._settling())
         module.to("cpu").eval()
         return TrainResult(tuple(history), resumed, str(self.device))
+
+    def _normalize(self) -> None:
+        """Batch normalization; under simulated integers it gives outputs the statistics that float has."""
+        import torch  # noqa: PLC0415
+
+        module, simulation = self.module, self.module.simulation
+        if simulation is not None and not simulation.normalizes:
+            return
+        few = torch.from_numpy(self.x[:: max(len(self.x) // _MEASURED, 1)][:_MEASURED])
+        module.simulation = None
+        module.normalize(few)
+        module.simulation = simulation
+        if simulation is not None:
+            module.normalize(few, module.statistics())
 
     def _settling(self) -> Iterator[Tensor]:
         """Batches as training saw them, in an order of their own."""

@@ -10,20 +10,21 @@ from typing import Any
 from tinydeploy.errors import DeployError
 from tinydeploy.frontends.files import read_bytes
 from tinydeploy.frontends.onnx_at import At
-from tinydeploy.frontends.onnx_builder import Builder, Flow, Known, OrderNeededError, Tensor
+from tinydeploy.frontends.onnx_builder import Builder, OrderNeededError
 from tinydeploy.frontends.onnx_check import (
     DOMAINS,
     attributes,
     input_type,
     opset_of,
     parse_model,
-    tensor,
     text,
 )
 from tinydeploy.frontends.onnx_finish import finish
 from tinydeploy.frontends.onnx_fold import FOLDERS, fold
+from tinydeploy.frontends.onnx_forms import initializer, read_notes
 from tinydeploy.frontends.onnx_layout import Shape, channels_last
 from tinydeploy.frontends.onnx_operators import READERS
+from tinydeploy.frontends.onnx_tensor import Flow, Known, Tensor
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.limits import MAX_TOTAL_ELEMENTS
 from tinydeploy.ir.types import DType
@@ -158,11 +159,12 @@ class _Reading:
         return [(name, self._output(name)) for name in wanted]
 
     def _constants(self) -> None:
+        notes = read_notes(self.model)
         for proto in self.model.graph.initializer:
-            name, data = tensor(proto)
-            if name in self._env:
-                raise DeployError(f"the initialiser {name!r} stands twice")
-            self._env[name] = Known(name, data)
+            known = initializer(proto, notes)
+            if known.name in self._env:
+                raise DeployError(f"the initialiser {known.name!r} stands twice")
+            self._env[known.name] = known
 
     def _inputs(self) -> None:
         for name, (kind, shape) in _graph_inputs(self.model.graph).items():

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinydeploy.errors import DeployError
-from tinydeploy.frontends.onnx_builder import Builder, Draft, Flow, Known, Tensor
+from tinydeploy.frontends.onnx_builder import Builder
 from tinydeploy.frontends.onnx_check import Attributes
 from tinydeploy.frontends.onnx_layout import View
+from tinydeploy.frontends.onnx_tensor import Compared, Draft, Flow, Known, Tensor
 from tinydeploy.ir.types import Array
 
 
@@ -60,12 +61,14 @@ class At:
         tensor = self.required(index)
         if isinstance(tensor, Known):
             raise DeployError(f"input {index} is a constant; a computed tensor is supported here")
+        if isinstance(tensor, Compared):
+            raise DeployError(f"input {index} is a comparison, which only Where takes")
         return tensor
 
     def known(self, index: int) -> Known:
         """A constant input."""
         tensor = self.required(index)
-        if isinstance(tensor, Flow):
+        if not isinstance(tensor, Known):
             raise DeployError(
                 f"input {index} is computed by the model; only a constant is supported here",
                 hint="fold the constants first: onnxsim or onnxruntime's offline optimisation",

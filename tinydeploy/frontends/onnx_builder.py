@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,115 +22,12 @@ from tinydeploy.frontends.onnx_layout import (
     product,
     reshaped,
 )
+from tinydeploy.frontends.onnx_tensor import Draft, Flow, Known, Step
 from tinydeploy.ir import limits
+from tinydeploy.ir.forms import Form, Signs
 from tinydeploy.ir.graph import Layout
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ir.types import Array, DType, Quantization, Value
-
-
-@dataclass(eq=False)
-class Draft:
-    """A value of the graph to be; an activation that an op of a quantized model just gave has no scale yet.
-
-    Attributes:
-        unsigned: the uint8 graph input that this is the int8 form of.
-    """
-
-    name: str
-    dtype: DType
-    shape: Shape
-    quantization: Quantization | None = None
-    data: Array | None = None
-    unsigned: Draft | None = None
-
-    def value(self) -> Value:
-        return Value(self.name, self.dtype, self.shape, self.quantization, self.data)
-
-    @property
-    def pending(self) -> bool:
-        """Whether its scale is still to come."""
-        return not self.dtype.is_float and self.quantization is None
-
-    @property
-    def quant(self) -> Quantization:
-        if self.quantization is None:
-            raise DeployError(
-                f"{self.name!r} is used before anything quantizes it",
-                hint="put QuantizeLinear and DequantizeLinear behind every operator of a quantized model",
-            )
-        return self.quantization
-
-    def quantize(self, quantization: Quantization) -> None:
-        """Gives the scale; a uint8 input behind it gets the same with its own zero point."""
-        self.quantization = quantization
-        if self.unsigned is not None:
-            zero_points = tuple(z + 128 for z in quantization.zero_points)
-            self.unsigned.quantization = replace(quantization, zero_points=zero_points)
-
-
-@dataclass(eq=False)
-class Step:
-    """A node of the graph to be.
-
-    Attributes:
-        norm_scale: the scale of the batch norm that it is, or that was folded into it, a number a channel.
-    """
-
-    name: str
-    op: Op
-    inputs: list[Draft]
-    output: Draft
-    norm_scale: Array | None = None
-
-
-@dataclass(frozen=True)
-class Flow:
-    """An ONNX tensor that is computed: what holds it, and how.
-
-    Attributes:
-        real: it stands for real numbers; else for the integers themselves.
-        fresh: it comes straight from an op, so that an activation may still be fused.
-        unsigned: an integer tensor that ONNX sees as uint8; the graph holds it 128 lower.
-        label: its name where it is only another view of what the draft holds.
-    """
-
-    draft: Draft
-    view: View
-    real: bool = True
-    fresh: bool = False
-    unsigned: bool = False
-    label: str = ""
-
-
-@dataclass(frozen=True)
-class Known:
-    """A constant ONNX tensor.
-
-    Attributes:
-        name: of the initialiser that it came from, or its own.
-        quantization: of integers that stand for real numbers; the axis is ONNX's.
-    """
-
-    name: str
-    data: Array
-    quantization: Quantization | None = None
-
-    @property
-    def real(self) -> Array:
-        """The real numbers, as float32 where they were quantized."""
-        if self.quantization is None:
-            return self.data
-        q = self.quantization
-        shape = [1] * self.data.ndim
-        if q.axis is not None:
-            shape[q.axis] = -1
-        scales = np.array(q.scales, np.float64).reshape(shape)
-        zero_points = np.array(q.zero_points, np.int64).reshape(shape)
-        real: Array = ((self.data.astype(np.int64) - zero_points) * scales).astype(np.float32)
-        return real
-
-
-Tensor = Flow | Known
+from tinydeploy.ir.types import Array, DType, Quantization
 
 
 class OrderNeededError(Exception):
@@ -214,7 +111,7 @@ class Builder:
         shape = op.output_shape(Site(values, ()))
         if math.prod(shape) > limits.MAX_ELEMENTS:
             raise DeployError(f"the output {name!r} has the shape {shape}, which is beyond the limit")
-        output = Draft(name, dtype, shape, quantization)
+        output = Draft(name, dtype, shape, quantization, form=_form_of_copy(op, inputs, quantization))
         self._add(Step(node or name, op, list(inputs), output))
         return output
 
@@ -230,12 +127,20 @@ class Builder:
         """The step behind a tensor that nothing else reads and that nothing quantized in between."""
         return self.step_of(flow.draft) if single and flow.fresh else None
 
-    def constant(self, key: tuple[object, ...], known: Known, data: Array, axis: int | None = None) -> Draft:
+    def constant(
+        self,
+        key: tuple[object, ...],
+        known: Known,
+        data: Array,
+        axis: int | None = None,
+        form: Form | None = None,
+    ) -> Draft:
         """A constant of the graph.
 
         Args:
             key: what was done to `known`; the same constant brought to the same form is held once.
             axis: where the quantized axis of `known` went.
+            form: how it is stored, in its new order of axes.
 
         Raises:
             DeployError: it holds NaN or infinity, or is of a type that the graph has not.
@@ -244,6 +149,7 @@ class Builder:
         if whole not in self._constants:
             self.spend(data.size)
             draft = make_constant(known, data, axis)
+            draft.form = form
             # The array is kept with its number, which is its own only while it lives.
             self._constants[whole] = (draft, known.data)
         return self._constants[whole][0]
@@ -344,6 +250,19 @@ def output_layout(view: View) -> tuple[Factors, Shape, Layout | None]:
     permutation = (0, *(own.index(f) + 1 for f in view.memory))
     assert product(own) == view.elements
     return view.memory, tuple(split[p] for p in permutation), Layout(shape, split, permutation)
+
+
+_COPYING = ops.AveragePool2D | ops.Concatenation | ops.MaxPool2D | ops.Pad | ops.Reshape
+
+
+def _form_of_copy(op: Op, inputs: Sequence[Draft], quantization: Quantization | None) -> Form | None:
+    """Of what an op gives that only moves, chooses or averages elements: that of all its inputs."""
+    forms = {d.form for d in inputs}
+    if quantization is None or not isinstance(op, _COPYING) or len(forms) > 1:
+        return None
+    form = forms.pop()
+    # The mean of signs may be 0.
+    return None if isinstance(form, Signs) and isinstance(op, ops.AveragePool2D) else form
 
 
 def make_constant(known: Known, data: Array, axis: int | None = None) -> Draft:

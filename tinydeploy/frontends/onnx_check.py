@@ -16,7 +16,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.ir import limits
 from tinydeploy.ir.types import Array
 
-OPSETS = range(11, 24)
+OPSETS = range(11, 26)
 """Versions of the default operator set that are read."""
 
 DOMAINS = ("", "ai.onnx", "com.microsoft")
@@ -40,6 +40,10 @@ _TYPES: Mapping[int, tuple[str, str, str]] = {
 """TensorProto.DataType: numpy's name, the typed field, and the form in raw_data."""
 
 TYPE_NUMBERS = {name: number for number, (name, _, _) in _TYPES.items()}
+
+
+_NARROW = {21: (4, 8), 22: (4, 0), 25: (2, 2), 26: (2, 0)}
+"""UINT4, INT4, UINT2 and INT2: bits, and how much lower than its zero an unsigned one is held."""
 
 
 def type_name(number: int) -> str:
@@ -116,7 +120,37 @@ def tensor(proto: Any) -> tuple[str, Array]:
         raise DeployError(f"the constant {name!r}: {error.fact}", hint=error.hint) from None
 
 
-def _data(proto: Any) -> Array:
+def narrow_tensor(proto: Any) -> tuple[str, Array, int] | None:
+    """Name, elements as int8, and bits of a TensorProto of 2 or 4 bits; None for other types.
+
+    An unsigned type is held lower by half of its values, its zero points among them, so that it is signed.
+
+    Raises:
+        DeployError: as `tensor` does.
+    """
+    if proto.data_type not in _NARROW:
+        return None
+    name = text(proto.name, "tensor's name")
+    bits, lower = _NARROW[proto.data_type]
+    _refuse_elsewhere(proto)
+    shape = _shape(proto.dims)
+    count = math.prod(shape)
+    each = 8 // bits
+    size = -(-count // each)
+    raw = proto.raw_data if proto.HasField("raw_data") else bytes(v & 255 for v in proto.int32_data)
+    if len(raw) != size:
+        raise DeployError(
+            f"the constant {name!r}: {len(raw)} bytes for shape {shape} of {bits} bits", hint=_DAMAGED
+        )
+    fields = np.frombuffer(raw, np.uint8)[:, None] >> (np.arange(each, dtype=np.uint8) * bits)
+    q = (fields & ((1 << bits) - 1)).ravel()[:count].astype(np.int8)
+    sign = 1 << (bits - 1)
+    data = (q - lower if lower else (q ^ sign) - sign).astype(np.int8).reshape(shape)
+    data.setflags(write=False)
+    return name, data, bits
+
+
+def _refuse_elsewhere(proto: Any) -> None:
     if proto.data_location or proto.external_data:
         raise DeployError(
             "its data stands in another file, which is never opened",
@@ -124,6 +158,10 @@ def _data(proto: Any) -> Array:
         )
     if proto.HasField("segment"):
         raise DeployError("its data is split in segments", hint="save it whole")
+
+
+def _data(proto: Any) -> Array:
+    _refuse_elsewhere(proto)
     name, field, raw_type = _TYPES.get(proto.data_type, ("", "", ""))
     if not name:
         type_name(proto.data_type)

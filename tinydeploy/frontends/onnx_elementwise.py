@@ -12,9 +12,9 @@ import numpy as np
 from tinydeploy import ops
 from tinydeploy.errors import DeployError
 from tinydeploy.frontends.onnx_at import At
-from tinydeploy.frontends.onnx_builder import Draft, Flow, Known
 from tinydeploy.frontends.onnx_layout import View, new_view, signature
 from tinydeploy.frontends.onnx_linear import fold_affine, fold_bias, linear_behind
+from tinydeploy.frontends.onnx_tensor import Compared, Draft, Flow, Known, packed_within
 from tinydeploy.ir.limits import MAX_ELEMENTS
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Activation
@@ -24,6 +24,8 @@ _CLIPS = {
     (0.0, 6.0): Activation.RELU6,
     (-1.0, 1.0): Activation.RELU_N1_TO_1,
 }
+
+_SLACK = 1e-5
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -179,23 +181,55 @@ def _ranked(view: View, rank: int) -> View:
     return View(((),) * (rank - len(view.axes)) + view.axes, view.memory)
 
 
+def at_least(at: At) -> Compared:
+    """GreaterOrEqual of a computed tensor and a number; the first half of SIGN."""
+    return Compared(at.flow(0), at.scalar(1, math.nan))
+
+
+def where(at: At) -> Flow:
+    """Where, between two numbers by a comparison with half way between them: SIGN."""
+    condition = at.required(0)
+    high, low = at.scalar(1, math.nan), at.scalar(2, math.nan)
+    if not isinstance(condition, Compared):
+        raise DeployError("is supported behind GreaterOrEqual only")
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise DeployError(f"chooses between {low} and {high}, which are not two ascending numbers")
+    if not abs(condition.threshold - (low + high) / 2) <= _SLACK * (high - low):
+        raise DeployError(f"compares with {condition.threshold}, not with half way between {low} and {high}")
+    flow = condition.flow
+    draft = at.builder.emit(at.output, ops.Sign(low, high), [flow.draft], at.name)
+    return at.fresh(draft, flow.view)
+
+
 def relu(at: At) -> Flow:
     return activation(at, Activation.RELU)
 
 
 def clip(at: At) -> Flow:
-    """Clip to the ranges that have a fused form: [0, inf), [0, 6] and [-1, 1]."""
+    """Clip to the ranges that have a fused form: [0, inf), [0, 6] and [-1, 1].
+
+    To other ends in front of QuantizeLinear where these are the ends of fewer than eight bits.
+    """
     low = at.scalar(1, -math.inf)
     high = at.scalar(2, math.inf)
     low, high = (math.copysign(math.inf, v) if abs(v) >= _LARGEST else v for v in (low, high))
     if (low, high) == (-math.inf, math.inf):
         return at.flow(0)
-    if (low, high) not in _CLIPS:
-        raise DeployError(
-            f"a clip to [{low}, {high}] is not supported",
-            hint="supported are [0, inf), [0, 6] and [-1, 1]",
-        )
-    return activation(at, _CLIPS[low, high])
+    if (low, high) in _CLIPS:
+        return activation(at, _CLIPS[low, high])
+    flow = at.flow(0)
+    draft = flow.draft
+    if draft.form is not None and draft.quantization is not None:
+        # What only moves elements keeps their ends.
+        if draft.form == packed_within((low, high), draft.quant):
+            return flow
+    elif draft.pending and draft.clip is None and at.builder.fusible(flow, at.single(0)) is not None:
+        draft.clip = (low, high)
+        return flow
+    raise DeployError(
+        f"a clip to [{low}, {high}] is not supported",
+        hint="supported are [0, inf), [0, 6] and [-1, 1], and ends of few bits in front of QuantizeLinear",
+    )
 
 
 def activation(at: At, kind: Activation) -> Flow:

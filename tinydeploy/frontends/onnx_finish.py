@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from tinydeploy import ops
 from tinydeploy.errors import DeployError
-from tinydeploy.frontends.onnx_builder import Builder, Draft, Flow, Step, output_layout
+from tinydeploy.frontends.onnx_builder import Builder, output_layout
+from tinydeploy.frontends.onnx_tensor import Draft, Flow, Step
 from tinydeploy.ir.graph import Graph, Layout, Node
 from tinydeploy.ir.types import DType
 from tinydeploy.ir.verify import verify

@@ -10,8 +10,9 @@ import numpy as np
 
 from tinydeploy.errors import DeployError
 from tinydeploy.frontends.onnx_at import At, axis_in
-from tinydeploy.frontends.onnx_builder import Flow, Known
 from tinydeploy.frontends.onnx_check import TYPE_NUMBERS, type_name
+from tinydeploy.frontends.onnx_tensor import Compared, Flow, Known
+from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.limits import MAX_ELEMENTS
 from tinydeploy.ir.types import Array, Quantization
 
@@ -28,7 +29,7 @@ def fold(at: At, kind: str) -> Known | None:
     """
     if kind == "Shape" and isinstance(at.required(0), Flow):
         return Known(at.output, _shape(at))
-    if kind not in FOLDERS or any(isinstance(t, Flow) for t in at.inputs):
+    if kind not in FOLDERS or any(isinstance(t, Flow | Compared) for t in at.inputs):
         return None
     moved = _moved_quantized(at, kind)
     if moved is not None:
@@ -56,7 +57,7 @@ def _moved_quantized(at: At, kind: str) -> Known | None:
             return None
     bare = replace(first, quantization=None)
     data = FOLDERS[kind](replace(at, inputs=(bare, *at.inputs[1:])))
-    return Known(first.name, data, q)
+    return Known(first.name, data, q, None if isinstance(first.form, Planes) else first.form)
 
 
 def _data(at: At, index: int) -> Array:
@@ -70,8 +71,9 @@ def _limited(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _dimensions(at: At) -> tuple[int, ...]:
-    tensor = at.required(0)
-    return tensor.view.shape if isinstance(tensor, Flow) else tensor.data.shape
+    if isinstance(at.required(0), Known):
+        return at.known(0).data.shape
+    return at.any_flow(0).view.shape
 
 
 def _shape(at: At) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,11 @@ import numpy as np
 from tinydeploy import ops
 from tinydeploy.errors import DeployError
 from tinydeploy.frontends.onnx_at import At, vector
-from tinydeploy.frontends.onnx_builder import Builder, Draft, Flow, Known, Step, make_constant
+from tinydeploy.frontends.onnx_builder import Builder, make_constant
 from tinydeploy.frontends.onnx_layout import Factor, View, channels_last, new_view, product, transposed
+from tinydeploy.frontends.onnx_tensor import Draft, Flow, Known, Step
 from tinydeploy.frontends.onnx_window import geometry
+from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.types import Array, Quantization
 from tinydeploy.numerics import INT32_MAX
 from tinydeploy.ops import Activation, Padding
@@ -37,15 +40,19 @@ def conv(at: At) -> Flow:
     g = geometry(at.attributes, kernel, x.view.shape[2:])
     image = place_image(at.builder, x)
     image, padding = _absorb_pad(at.builder, image, g.padding)
-    data = weights.data if rank == 4 else weights.data[:, :, np.newaxis, :]
+    outwards = (1, 2, 3, 0) if groups == channels and groups > 1 else (0, 2, 3, 1)
+
+    def move(data: Array) -> Array:
+        return (data if rank == 4 else data[:, :, np.newaxis, :]).transpose(outwards)
+
     depthwise = groups == channels and groups > 1
     op: ops.Conv2D | ops.DepthwiseConv2D
     if depthwise:
         op = ops.DepthwiseConv2D(g.strides, g.dilations, padding)
-        held = _weights(at, x, weights, data.transpose(1, 2, 3, 0), "depthwise", (0, 3))
+        held = _weights(at, x, weights, move, "depthwise", (0, 3))
     else:
         op = ops.Conv2D(g.strides, g.dilations, padding)
-        held = _weights(at, x, weights, data.transpose(0, 2, 3, 1), "conv", (0, 0))
+        held = _weights(at, x, weights, move, "conv", (0, 0))
     inputs = [image, held, *_bias(at, image, held, at.optional_known(2), outputs)]
     draft = at.builder.emit(at.output, op, inputs, at.name)
     return at.fresh(draft, image_view(at.output, draft, rank))
@@ -80,26 +87,39 @@ def _absorb_pad(builder: Builder, image: Draft, padding: Padding) -> tuple[Draft
 
 
 def _weights(
-    at: At, x: Flow, known: Known, data: Array, form: str, axes: tuple[int, int], *key: object
+    at: At,
+    x: Flow,
+    known: Known,
+    move: Callable[[Array], Array],
+    form: str,
+    axes: tuple[int, int],
+    *key: object,
 ) -> Draft:
     """The weights as the layer holds them; float where the input is.
 
     Args:
+        move: what brings an array in ONNX's order of axes to the graph's.
         axes: the axis of output channels in ONNX and in the graph.
     """
+    data = move(known.data)
     if x.draft.dtype.is_float:
         if known.quantization is not None:
             raise _internal_float(known)
         return at.builder.constant((form, *key), known, data)
     q = known.quantization
-    if q is None or known.data.dtype not in (np.int8, np.uint8):
+    stored = known.form
+    if isinstance(stored, Planes):
+        at.builder.spend(stored.signs.size)
+        signs = np.stack([move(plane) for plane in stored.signs])
+        stored = Planes(signs, stored.coefficients, axes[1])
+    elif q is None or known.data.dtype not in (np.int8, np.uint8):
         raise DeployError(f"the weights {known.name!r} are not quantized to 8 bits", hint=_WEIGHTS_HINT)
-    if q.axis not in (None, axes[0]):
+    if q is not None and q.axis not in (None, axes[0]):
         raise DeployError(
             f"the weights {known.name!r} are quantized along axis {q.axis}, not {axes[0]}",
             hint=_WEIGHTS_HINT,
         )
-    return at.builder.constant((form, *key), known, data, axes[1])
+    return at.builder.constant((form, *key), known, data, axes[1], stored)
 
 
 def _internal_float(known: Known) -> DeployError:
@@ -163,9 +183,8 @@ def fully_connected(at: At, x: Flow, weights: Known, out_axis: int, bias: Known 
     """
     if weights.data.ndim != 2 or not x.view.axes:
         raise DeployError(f"weights of shape {weights.data.shape} for an input of shape {x.view.shape}")
-    matrix = weights.data if out_axis == 0 else weights.data.T
-    outputs, depth = matrix.shape
-    at.builder.spend(matrix.size)
+    outputs, depth = weights.data.shape if out_axis == 0 else weights.data.shape[::-1]
+    at.builder.spend(weights.data.size)
     columns, lead = x.view.axes[-1], [f for axis in x.view.axes[:-1] for f in axis]
     if product(columns) != depth or outputs < 1:
         raise DeployError(f"weights for {depth} inputs and a last axis of {product(columns)}")
@@ -175,11 +194,16 @@ def fully_connected(at: At, x: Flow, weights: Known, out_axis: int, bias: Known 
         at.builder.place_factors(x, (*lead, *columns), (product(lead), depth))
     sizes = [f.size for f in columns]
     order = [columns.index(f) for f in held]
-    moved = matrix.reshape(outputs, *sizes).transpose(0, *(a + 1 for a in order)).reshape(outputs, depth)
+
+    def move(data: Array) -> Array:
+        matrix = data if out_axis == 0 else data.T
+        spread = matrix.reshape(outputs, *sizes).transpose(0, *(a + 1 for a in order))
+        return spread.reshape(outputs, depth)
+
     if x.draft.dtype.is_float and weights.quantization is not None:
         raise _internal_float(weights)
     place = at.builder.place_factors(x, x.view.memory, (product(lead), depth))
-    kernel = _weights(at, x, weights, moved, "rows", (out_axis, 0), out_axis, tuple(sizes), tuple(order))
+    kernel = _weights(at, x, weights, move, "rows", (out_axis, 0), out_axis, tuple(sizes), tuple(order))
     inputs = [place, kernel, *_bias(at, place, kernel, bias, outputs)]
     draft = at.builder.emit(at.output, ops.FullyConnected(), inputs, at.name)
     new = (Factor(at.output, 1, outputs),) if outputs > 1 else ()

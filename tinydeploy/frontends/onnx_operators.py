@@ -12,8 +12,8 @@ from tinydeploy.frontends import onnx_elementwise as elementwise
 from tinydeploy.frontends import onnx_linear as linear
 from tinydeploy.frontends import onnx_quantized as quantized
 from tinydeploy.frontends.onnx_at import At, axis_in
-from tinydeploy.frontends.onnx_builder import Flow, Tensor
 from tinydeploy.frontends.onnx_layout import View, new_view, product, reshaped, transposed
+from tinydeploy.frontends.onnx_tensor import Flow, Tensor
 from tinydeploy.frontends.onnx_window import Geometry, geometry
 from tinydeploy.ir.types import Quantization
 from tinydeploy.ops.requantize import quantize_real
@@ -296,6 +296,7 @@ READERS: Mapping[str, Reader] = {
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
     "Identity": _identity,
+    "GreaterOrEqual": elementwise.at_least,
     "MatMul": linear.matmul,
     "MaxPool": _max_pool,
     "Mul": elementwise.mul,
@@ -310,6 +311,7 @@ READERS: Mapping[str, Reader] = {
     "Sub": elementwise.sub,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
+    "Where": elementwise.where,
     "QLinearConv": quantized.around(linear.conv, (("x", 0), ("w", 3), ("bias", 8)), 6),
     "QLinearMatMul": quantized.around(linear.matmul, (("x", 0), ("w", 3)), 6, weight_axis=1),
     "com.microsoft:DequantizeLinear": quantized.dequantize_linear,

@@ -8,17 +8,21 @@ from dataclasses import replace
 
 import numpy as np
 
+from tinydeploy import ops
 from tinydeploy.errors import DeployError
 from tinydeploy.frontends.onnx_at import At, axis_in
-from tinydeploy.frontends.onnx_builder import Flow, Known, Tensor
 from tinydeploy.frontends.onnx_check import type_name
 from tinydeploy.frontends.onnx_linear import fully_connected
+from tinydeploy.frontends.onnx_tensor import Compared, Draft, Flow, Known, Tensor
+from tinydeploy.ir.forms import Form, Signs
 from tinydeploy.ir.types import Array, Quantization
 
 _SUFFIX = "_QuantizeLinear_Output"
 """What ONNX Runtime's quantizer appends to the name of a tensor."""
 
 _NARROW = ("int8", "uint8")
+
+_SLACK = 1e-5
 
 
 def dequantize_linear(at: At) -> Tensor:
@@ -43,6 +47,8 @@ def dequantize(at: At, tensor: Tensor, scale: int, zero_point: int, axis: int | 
                 f"the constant {tensor.name!r} is {tensor.data.dtype}, not int8, uint8 or int32"
             )
         return replace(tensor, quantization=_parameters(at, tensor.data.shape, scale, zero_point, axis))
+    if isinstance(tensor, Compared):
+        raise DeployError("the input is a comparison, which only Where takes")
     if tensor.real:
         raise DeployError("the input stands for real numbers already")
     quantization = _shifted(_parameters(at, tensor.view.shape, scale, zero_point, axis), tensor.unsigned)
@@ -67,6 +73,8 @@ def quantize(at: At, tensor: Tensor, scale: int, zero_point: int, stated: str | 
     kind = stated or (given.data.dtype.name if given is not None else "uint8")
     if isinstance(tensor, Known):
         return _quantize_constant(at, tensor, scale, zero_point, kind)
+    if isinstance(tensor, Compared):
+        raise DeployError("the input is a comparison, which only Where takes")
     if kind not in _NARROW:
         raise DeployError(f"activations of type {kind} are not supported", hint="quantize to int8 or uint8")
     if not tensor.real:
@@ -76,6 +84,7 @@ def quantize(at: At, tensor: Tensor, scale: int, zero_point: int, stated: str | 
     draft = tensor.draft
     if draft.pending:
         draft.quantize(quantization)
+        _settle_form(at, draft, None if given is None else given.form)
         draft.name = at.output.removesuffix(_SUFFIX)
     elif draft.dtype.is_float or draft.quantization != quantization:
         draft = at.builder.requantized(draft, at.output.removesuffix(_SUFFIX), quantization)
@@ -83,6 +92,23 @@ def quantize(at: At, tensor: Tensor, scale: int, zero_point: int, stated: str | 
         draft.name = at.output.removesuffix(_SUFFIX)
     label = at.output.removesuffix(_SUFFIX) if tensor.label and draft is tensor.draft else ""
     return Flow(draft, tensor.view, real=False, unsigned=unsigned, label=label)
+
+
+def _settle_form(at: At, draft: Draft, stated: Form | None) -> None:
+    """The form of what was just quantized: that of its zero point's type, or signs behind a SIGN."""
+    if stated is not None:
+        draft.form = stated
+    step = at.builder.step_of(draft)
+    if step is None or not isinstance(step.op, ops.Sign):
+        return
+    q, op = draft.quant, step.op
+    wanted = [q.scale * (end - q.zero_point) for end in (-1, 1)]
+    if not np.allclose([op.low, op.high], wanted, rtol=0.0, atol=_SLACK * (op.high - op.low)):
+        raise DeployError(
+            f"the levels {op.low} and {op.high} are not what -1 and +1 stand for at {_text(q)}",
+            hint="the file was changed after tinydeploy wrote it",
+        )
+    step.op, draft.form = ops.Sign(), Signs()
 
 
 def _quantize_constant(at: At, known: Known, scale: int, zero_point: int, kind: str) -> Known:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from tinydeploy.errors import DeployError
+from tinydeploy.ir.forms import Packed
 from tinydeploy.ir.limits import MAX_ELEMENTS, MAX_RANK
 from tinydeploy.ir.types import Array, DType, Quantization, Value
 
@@ -82,11 +83,13 @@ class Tensors:
         name, tensor = self.name(index), self._subgraph.Tensors(index)
         self._refuse_special(tensor, name)
         type_name = self._type_names.get(tensor.Type(), f"number {tensor.Type()}")
+        if type_name == "INT4":
+            return self._read_int4(tensor, name)
         dtype = _TYPES.get(type_name)
         if dtype is None:
             raise DeployError(
                 f"tensor {name!r} has the element type {type_name}, which is not supported",
-                hint=f"supported are {', '.join(_TYPES)}",
+                hint=f"supported are {', '.join(_TYPES)}, and INT4 for weights",
             )
         shape = _shape(tensor, name)
         quantization = None if dtype.is_float else _quantization(tensor, name, shape, dtype)
@@ -94,6 +97,22 @@ class Tensors:
         if dtype.is_float and data is not None and not np.isfinite(data).all():
             raise DeployError(f"the constant {name!r} holds a NaN or an infinity", hint="export it again")
         return Value(name, dtype, shape, quantization, data)
+
+    def _read_int4(self, tensor: Any, name: str) -> Value:
+        """A constant of four bits: two elements a byte, the first in the low half."""
+        shape = _shape(tensor, name)
+        count = math.prod(shape)
+        packed = self._data(tensor, name, (-(-count // 2),), np.dtype(np.uint8))
+        if packed is None:
+            raise DeployError(
+                f"tensor {name!r} is INT4 and no constant",
+                hint="weights may be INT4; keep activations INT8",
+            )
+        halves = np.stack([packed & 15, packed >> 4], axis=1).ravel()[:count]
+        data = ((halves ^ 8).astype(np.int8) - 8).reshape(shape)
+        data.setflags(write=False)
+        quantization = _quantization(tensor, name, shape, DType.INT8)
+        return Value(name, DType.INT8, shape, quantization, data, Packed(4))
 
     def _refuse_special(self, tensor: Any, name: str) -> None:
         if tensor.Sparsity() is not None:

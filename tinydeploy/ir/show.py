@@ -7,6 +7,7 @@ import enum
 import zlib
 from collections.abc import Iterator
 
+from tinydeploy.ir.forms import Codebook, Form, Packed, Planes
 from tinydeploy.ir.graph import Border, Graph, Layout, Node
 from tinydeploy.ir.op import Op
 from tinydeploy.ir.types import Quantization, Value
@@ -38,8 +39,10 @@ def attributes(op: Op) -> dict[str, str]:
 
 
 def type_text(value: Value) -> str:
-    """`int8[1x12] scale 0.00390625 zero point -128`."""
+    """`int8[1x12] scale 0.00390625 zero point -128`, with the stored form where there is one."""
     text = f"{value.dtype.value}[{shape_text(value.shape)}]"
+    if value.form is not None:
+        text += f" {form_text(value.form)}"
     return text if value.quantization is None else f"{text} {_quantization_text(value.quantization)}"
 
 
@@ -76,6 +79,18 @@ def _node_line(graph: Graph, node: Node, numbers: dict[str, str]) -> str:
     macs = node_macs(graph, node)
     cost = f", {macs} MACs" if macs else ""
     return f"{outputs} = {node.op.kind}({inputs}){given}{cost}  {node.name!r}"
+
+
+def form_text(form: Form) -> str:
+    """`packed 4`, `codebook 4 of 16`, `planes 3 ternary`, `signs`."""
+    match form:
+        case Packed():
+            return f"packed {form.bits}"
+        case Codebook():
+            return f"codebook {form.bits} of {len(form.table)}"
+        case Planes():
+            return f"planes {len(form.signs)}{' ternary' if form.ternary else ''}"
+    return "signs"
 
 
 def layout_text(layout: Layout) -> str:

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from tinydeploy.ir.forms import Codebook, Form, Packed, Planes, Signs
+
 Array = npt.NDArray[Any]
 
 
@@ -85,6 +87,7 @@ class Value:
             [outputs, inputs] for fully connected weights; () is a scalar.
         quantization: None for float and for index tensors.
         data: read-only array of exactly `shape` and `dtype`, or None.
+        form: how it is stored where that is not one whole `dtype` an element, or None.
     """
 
     name: str
@@ -92,6 +95,7 @@ class Value:
     shape: tuple[int, ...]
     quantization: Quantization | None = None
     data: Array | None = field(default=None, repr=False, compare=False)
+    form: Form | None = field(default=None, repr=False)
 
     @property
     def is_constant(self) -> bool:
@@ -103,7 +107,20 @@ class Value:
 
     @property
     def bytes(self) -> int:
+        """Of a constant as it is stored, of an activation in the arena."""
+        if self.is_constant and isinstance(self.form, Packed | Codebook | Planes):
+            return self.form.stored_bytes(self.shape)
         return self.elements * self.dtype.bytes
+
+    @property
+    def limits(self) -> tuple[int, int]:
+        """Smallest and largest element that its type and form can hold."""
+        return self.form.limits if isinstance(self.form, Packed | Signs) else self.dtype.limits
+
+    @property
+    def padding(self) -> int:
+        """The element around it for a convolution: the real number 0, or -1 where there are only signs."""
+        return -1 if isinstance(self.form, Signs) else self.quant.zero_point
 
     @property
     def array(self) -> Array:
@@ -120,8 +137,10 @@ class Value:
         return self.quantization
 
 
-def constant(name: str, data: Array, quantization: Quantization | None = None) -> Value:
+def constant(
+    name: str, data: Array, quantization: Quantization | None = None, form: Form | None = None
+) -> Value:
     """A constant value that holds a read-only copy of `data`."""
     copy = np.array(data, order="C")
     copy.setflags(write=False)
-    return Value(name, DType(copy.dtype.name), tuple(copy.shape), quantization, copy)
+    return Value(name, DType(copy.dtype.name), tuple(copy.shape), quantization, copy, form)

@@ -6,6 +6,7 @@ import math
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir import limits
+from tinydeploy.ir.form_check import unfit
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import DType, Quantization, Value
@@ -64,6 +65,10 @@ def _verify_value(name: str, value: Value, where: str) -> None:
         raise DeployError("holds data of another shape or type, or data that can be changed", where=here)
     if value.quantization is not None:
         _verify_quantization(value.quantization, value, here)
+    if value.form is not None:
+        fact = unfit(value)
+        if fact:
+            raise DeployError(fact, where=here, hint="the file is damaged, or its bits were changed by hand")
 
 
 def _verify_quantization(quant: Quantization, value: Value, here: str) -> None:

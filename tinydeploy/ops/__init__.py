@@ -8,6 +8,7 @@ from tinydeploy.ops.movement import Concatenation, Pad, Reshape
 from tinydeploy.ops.pooling import AveragePool2D, MaxPool2D
 from tinydeploy.ops.quantize import Dequantize, Quantize
 from tinydeploy.ops.reduction import Mean
+from tinydeploy.ops.sign import Sign
 from tinydeploy.ops.window import Padding
 
 OPS = {
@@ -28,6 +29,7 @@ OPS = {
         Quantize,
         Relu,
         Reshape,
+        Sign,
         Softmax,
     )
 }
@@ -51,5 +53,6 @@ __all__ = [
     "Quantize",
     "Relu",
     "Reshape",
+    "Sign",
     "Softmax",
 ]

@@ -115,7 +115,7 @@ class Conv2D(_Convolution):
         p = self.parameters(site)
         x = _images(arrays[0])
         # Every partial sum is an integer below 2**53, so a float64 product is exact, and BLAS is fast.
-        padded = pad_image(x, self.padding, site.input(0).quant.zero_point).astype(np.float64)
+        padded = pad_image(x, self.padding, site.input(0).padding).astype(np.float64)
         acc = self._accumulate(site, padded, site.input(1).array).astype(np.int64) + p.folded_bias
         return _samples(p.requantization.apply(acc, site.output.dtype), site)
 
@@ -179,7 +179,7 @@ class DepthwiseConv2D(_Convolution):
     def run_integer(self, site: Site, arrays: Sequence[Array | None]) -> Array:
         p = self.parameters(site)
         # int32 suffices: linear_parameters proved the bound for any order of addition.
-        x = pad_image(_images(arrays[0]), self.padding, site.input(0).quant.zero_point).astype(np.int32)
+        x = pad_image(_images(arrays[0]), self.padding, site.input(0).padding).astype(np.int32)
         acc = self._accumulate(site, x, site.input(1).array) + p.folded_bias
         return _samples(p.requantization.apply(acc, site.output.dtype), site)
 

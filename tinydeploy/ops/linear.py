@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tinydeploy.errors import DeployError
+from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import DType, Value
 from tinydeploy.numerics import INT32_MAX
@@ -48,13 +49,14 @@ def linear_parameters(site: Site, activation: Activation, output_axis: int) -> L
         DeployError: an accumulator, a folded bias or a left shift could leave int32.
     """
     x, weights, bias = site.input(0), site.input(1), site.optional(2)
-    w = np.moveaxis(weights.array.astype(np.int64), output_axis, 0)
-    w = w.reshape(w.shape[0], -1)
+    w = _by_output(weights.array.astype(np.int64), output_axis)
     b = np.zeros(w.shape[0], np.int64) if bias is None else bias.array.astype(np.int64)
     zero_point = x.quant.zero_point
     folded = b - zero_point * w.sum(axis=1)
-    magnitude = np.abs(w).sum(axis=1)
-    low, high = x.dtype.limits
+    planes = weights.form if isinstance(weights.form, Planes) else None
+    sizes = np.abs(w) if planes is None else _by_output(planes.magnitudes(), output_axis)
+    magnitude = sizes.sum(axis=1)
+    low, high = x.limits
     raw_bound = np.abs(folded) + magnitude * max(-low, high)
     channel = int(raw_bound.argmax())
     if raw_bound[channel] > INT32_MAX:
@@ -70,14 +72,22 @@ def linear_parameters(site: Site, activation: Activation, output_axis: int) -> L
     return LinearParameters(b.astype(np.int32), folded.astype(np.int32), r)
 
 
+def _by_output(weights: npt.NDArray[np.int64], axis: int) -> npt.NDArray[np.int64]:
+    """(outputs, products of one output)."""
+    return np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1)
+
+
 def check_linear(site: Site, output_axis: int) -> None:
-    """Support limits of a linear layer: int8 in and out, symmetric int8 weights, int32 bias or none."""
+    """Support limits of a linear layer: int8 in and out, symmetric int8 weights, int32 bias or none.
+
+    Weights in bit planes are int32: the sums of their coefficients.
+    """
     x, weights, bias, y = site.input(0), site.input(1), site.optional(2), site.output
     require_activation(x)
     require_activation(y)
     require(weights.is_constant, f"the weights {weights.name!r} are not a constant")
     require(
-        weights.dtype is DType.INT8,
+        weights.dtype is (DType.INT32 if isinstance(weights.form, Planes) else DType.INT8),
         f"the weights {weights.name!r} are {weights.dtype.value}; int8 is supported",
         "convert the model again with int8 weights",
     )

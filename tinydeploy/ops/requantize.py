@@ -95,7 +95,7 @@ def clamp_range(activation: Activation, value: Value) -> tuple[int, int]:
 
     Source: `CalculateActivationRangeQuantized` in tensorflow/lite/kernels/kernel_util.cc.
     """
-    low, high = value.dtype.limits
+    low, high = value.limits
     real_low, real_high = activation.range
     if real_low is not None:
         low = max(low, quantize_real(real_low, value.quant))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Quantization, Value
 from tinydeploy.ir.verify import site_of
@@ -29,7 +30,12 @@ def canonical(graph: Graph) -> Graph:
             if (len(node.inputs) > 1)
             else True
         )
-        if not isinstance(node.op, DepthwiseConv2D) or site.input(0).shape[3] != 1 or shared:
+        if (
+            not isinstance(node.op, DepthwiseConv2D)
+            or site.input(0).shape[3] != 1
+            or shared
+            or _planes(site.input(1))
+        ):
             nodes.append(node)
             continue
         op = node.op
@@ -39,6 +45,11 @@ def canonical(graph: Graph) -> Graph:
     if nodes == list(graph.nodes):
         return graph
     return replace(graph, values=values, nodes=tuple(nodes))
+
+
+def _planes(weights: Value) -> bool:
+    """Bit planes have their axes in their form as well, and the C is the same either way."""
+    return isinstance(weights.form, Planes)
 
 
 def _as_convolution(weights: Value) -> Value:

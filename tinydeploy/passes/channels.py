@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from tinydeploy.ir.channels import ChannelCoupler, ChannelIds, Kept
+from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array, Quantization, Value
 from tinydeploy.ir.verify import site_of, verify
@@ -62,7 +63,7 @@ def narrowed(graph: Graph, kept: Mapping[str, Kept]) -> Graph:
         op, constants = node.op.narrow(site_of(graph, node), inputs, output)
         names = list(node.inputs)
         for index, data in constants.items():
-            narrow = _narrow_constant(graph, node, index, data, output)
+            narrow = _narrow_constant(graph, node, index, data, inputs, output)
             names[index] = narrow.name
             values[narrow.name] = narrow
         nodes.append(replace(node, op=op, inputs=tuple(names)))
@@ -82,7 +83,9 @@ def narrowed(graph: Graph, kept: Mapping[str, Kept]) -> Graph:
     return result
 
 
-def _narrow_constant(graph: Graph, node: Node, index: int, data: Array, output: Kept) -> Value:
+def _narrow_constant(
+    graph: Graph, node: Node, index: int, data: Array, kept: Sequence[Kept | None], output: Kept
+) -> Value:
     """A constant of one node; one that several nodes share gets a name of its own."""
     name = str(node.inputs[index])
     value = graph.value(name)
@@ -96,4 +99,17 @@ def _narrow_constant(graph: Graph, node: Node, index: int, data: Array, output: 
             tuple(quantization.zero_points[i] for i in output),
             quantization.axis,
         )
-    return Value(f"{name}/{node.name}" if shared else name, value.dtype, copy.shape, quantization, copy)
+    form = _narrow_planes(graph, node, index, kept, output) if isinstance(value.form, Planes) else value.form
+    return Value(f"{name}/{node.name}" if shared else name, value.dtype, copy.shape, quantization, copy, form)
+
+
+def _narrow_planes(graph: Graph, node: Node, index: int, kept: Sequence[Kept | None], output: Kept) -> Planes:
+    """The same channels of each plane of signs, by the rule that narrows the weights."""
+    site = site_of(graph, node)
+    form = site.input(index).form
+    assert isinstance(form, Planes)
+    planes = []
+    for signs in form.signs:
+        inputs = [replace(v, data=signs) if i == index and v else v for i, v in enumerate(site.inputs)]
+        planes.append(node.op.narrow(replace(site, inputs=tuple(inputs)), kept, output)[1][index])
+    return Planes(np.stack(planes), np.ascontiguousarray(form.coefficients[:, output]), form.axis)

@@ -77,7 +77,7 @@ def _missed(graph: Graph, node: Node, x: Range) -> Array:
         # A row of the layer holds parts of several rows of its input.
         return np.ones(channels, np.bool_)
     is_float = site.output.dtype.is_float
-    zero = 0 if is_float else site.input(0).quant.zero_point
+    zero = 0 if is_float else site.input(0).padding
     whole = all(rows.all() and columns.all() for rows, columns in windows_inside(op, site))
     foldable = x.constant & (whole | (x.low == zero)) & _fits(op, site, x)
     missed: Array = _read(op, site) & ~foldable

@@ -19,8 +19,8 @@ _Padded = ops.Conv2D | ops.DepthwiseConv2D | ops.MaxPool2D
 def fold_pads(graph: Graph) -> Graph:
     """Folds each PAD of rows and columns that a layer can do by itself.
 
-    Convolutions pad with zeros, and a maximum pool with what is never the largest. Average pools are left
-    alone: their own padding does not count, and zeros do.
+    Convolutions pad with zeros, signs with -1, and a maximum pool with what is never the largest. Average
+    pools are left alone: their own padding does not count, and zeros do.
 
     Requires: a verified graph. Ensures: the same arithmetic. Returns the graph itself where nothing changed.
     """
@@ -66,10 +66,10 @@ def _folded(graph: Graph, pad: Node, node: Node) -> Padding | None:
 
 
 def _is_zero(op: ops.Pad, value: Value) -> bool:
-    """Whether the fill is the real number 0."""
-    if op.value is None:
-        return True
-    return op.value == (0.0 if value.dtype.is_float else value.quant.zero_point)
+    """Whether the fill is what a convolution pads with: the real number 0, or -1 around signs."""
+    if value.dtype.is_float:
+        return op.value in (None, 0.0)
+    return value.padding == (value.quant.zero_point if op.value is None else op.value)
 
 
 def _is_lowest(op: ops.Pad, value: Value) -> bool:

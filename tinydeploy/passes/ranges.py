@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tinydeploy.ir.channels import ChannelCoupler
+from tinydeploy.ir.forms import Signs
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array, Value
@@ -45,7 +46,7 @@ def channel_ranges(graph: Graph) -> dict[str, Range]:
 
 def _anything(value: Value) -> Range:
     channels = value.shape[-1] if value.shape else 1
-    low, high = (-np.inf, np.inf) if value.dtype.is_float else value.dtype.limits
+    low, high = (-np.inf, np.inf) if value.dtype.is_float else value.limits
     return Range(np.full(channels, low, np.float64), np.full(channels, high, np.float64))
 
 
@@ -76,9 +77,16 @@ def _of_other(node: Node, site: Site, inputs: list[Range | None]) -> Range:
 
 def _of_linear(op: Linear, site: Site, x: Range) -> Range:
     """The least and the greatest sum of products, for each way in which the border cuts the window."""
+    cuts = windows_inside(op, site)
+    if isinstance(site.input(0).form, Signs):
+        # Around signs stands -1, not the real 0: as if the image were wider and could hold it.
+        around = float(site.input(0).padding)
+        whole = all(rows.all() and columns.all() for rows, columns in cuts)
+        x = x if whole else Range(np.minimum(x.low, around), np.maximum(x.high, around))
+        cuts = [(np.ones_like(rows), np.ones_like(columns)) for rows, columns in cuts[:1]]
     least, most, size = _products(op, site, x)
     lows, highs = [], []
-    for rows, columns in windows_inside(op, site):
+    for rows, columns in cuts:
         low, high, reach = (e[:, rows][:, :, columns].sum(axis=(1, 2)) for e in (least, most, size))
         if site.output.dtype.is_float:
             # Sums are rounded on their way, by at most so much; a sum of constants is the same each time.

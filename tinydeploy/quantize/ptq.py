@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -13,17 +13,14 @@ from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array, DType, Quantization, Value, constant
 from tinydeploy.ir.verify import verify
 from tinydeploy.ops.quantize import quantize_array
+from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.calibrate import calibrate
+from tinydeploy.quantize.recipe import INT8_RECIPE, Recipe
 from tinydeploy.quantize.rules import Rule, least_for_clamp, rule_of
-from tinydeploy.quantize.scales import (
-    MAX_MAGNITUDE,
-    LinearConstants,
-    Range,
-    activation_quantization,
-    least_output_scale,
-    quantize_linear,
-)
+from tinydeploy.quantize.scales import MAX_MAGNITUDE, Range, least_output_scale
+from tinydeploy.quantize.schemes import Fitted, Scheme, folded
 from tinydeploy.quantize.ties import Group, group_tensors
+from tinydeploy.quantize.weights import LinearConstants, linear_constants
 
 # Scales only rise, and a rise passes through the graph once; more rounds than this chase each other.
 _ROUNDS = 64
@@ -36,20 +33,22 @@ class QuantizeOptions:
     Attributes:
         calibration: a name of `observers.CALIBRATORS`.
         float_borders: the model's inputs and outputs stay float32 for its users.
+        recipe: which layer in how many bits and by which scheme.
     """
 
     calibration: str = "minmax"
     float_borders: bool = False
+    recipe: Recipe = field(default_factory=Recipe)
 
 
 DEFAULT_OPTIONS = QuantizeOptions()
 
 
 def quantize(graph: Graph, inputs: Sequence[Array], options: QuantizeOptions = DEFAULT_OPTIONS) -> Graph:
-    """The int8 graph of a float graph, with the same names, verified.
+    """The integer graph of a float graph, with the same names, verified.
 
     Activations are asymmetric int8 whose range contains zero; weights symmetric int8 per output channel in
-    [-127, 127]; biases int32 at `S_in * S_w`.
+    [-127, 127], unless the recipe says otherwise; biases int32 at `S_in * S_w`.
 
     Args:
         inputs: calibration data, one float32 array (samples, *value.shape) per graph input, in real units.
@@ -59,15 +58,20 @@ def quantize(graph: Graph, inputs: Sequence[Array], options: QuantizeOptions = D
             weights are not finite.
     """
     _require_quantizable(graph)
-    return quantize_with_ranges(
-        graph, calibrate(graph, inputs, options.calibration), float_borders=options.float_borders
-    )
+    graph = binarize(graph, inputs, options.recipe)
+    ranges = calibrate(graph, inputs, options.calibration)
+    return quantize_with_ranges(graph, ranges, options.recipe, float_borders=options.float_borders)
 
 
-def quantize_with_ranges(graph: Graph, ranges: Mapping[str, Range], *, float_borders: bool = False) -> Graph:
-    """Like `quantize`, for ranges that are known: one per graph input and node output."""
+def quantize_with_ranges(
+    graph: Graph, ranges: Mapping[str, Range], recipe: Recipe = INT8_RECIPE, *, float_borders: bool = False
+) -> Graph:
+    """Like `quantize`, for ranges that are known: one per graph input and node output.
+
+    Layers that read signs have SIGN in front already, see `binarize`.
+    """
     _require_quantizable(graph)
-    result = _Quantizing(graph, ranges).graph(float_borders)
+    result = _Quantizing(graph, ranges, recipe).graph(float_borders)
     verify(result)
     return result
 
@@ -109,17 +113,18 @@ def _require_parameter(graph: Graph, name: str | None, where: str) -> None:
 class _Quantizing:
     """One graph on its way: settles the scales, then rebuilds values and nodes in their order."""
 
-    def __init__(self, graph: Graph, ranges: Mapping[str, Range]) -> None:
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range], recipe: Recipe) -> None:
         self._graph = graph
         self._where = graph.source or graph.name
-        self._groups = group_tensors(graph, ranges)
+        self._assigned = recipe.assign(graph)
+        self._groups = group_tensors(graph, ranges, self._assigned.activations)
         self._constants: dict[str, Value] = {}
+        self._fits: dict[tuple[str, int, Scheme], Fitted] = {}
         self._settle()
 
     def quantization(self, name: str) -> Quantization:
         """Of a tensor that flows, or of a constant in the place of one."""
-        group = self._groups[name]
-        return group.fixed or activation_quantization(group.span, group.least_scale)
+        return self._groups[name].quantization
 
     def _settle(self) -> None:
         """Raises scales until every op's integer rule admits them; a fixed quantization stays."""
@@ -148,9 +153,10 @@ class _Quantizing:
         if rule.weights_axis is None:
             return rule.least_output(self._site(node))
         c = self._linear(node, rule.weights_axis)
-        quant = self.quantization(str(node.inputs[0]))
-        reach = max(127 - quant.zero_point, quant.zero_point + 128)
-        return least_output_scale(quant.scale * max(c.scales), c.bound(rule.weights_axis, reach))
+        x = self._activation(str(node.inputs[0]))
+        low, high = x.limits
+        reach = max(high - x.quant.zero_point, x.quant.zero_point - low)
+        return least_output_scale(x.quant.scale * max(c.scales), c.bound(reach))
 
     def _site(self, node: Node) -> Site:
         """The integer values around a node without weights; constants among them without their data."""
@@ -159,12 +165,20 @@ class _Quantizing:
         return Site(values[:-1], values[-1:])
 
     def _activation(self, name: str) -> Value:
-        return Value(name, DType.INT8, self._graph.value(name).shape, self.quantization(name))
+        shape = self._graph.value(name).shape
+        return Value(name, DType.INT8, shape, self.quantization(name), form=self._groups[name].form)
 
     def _linear(self, node: Node, axis: int) -> LinearConstants:
         weights, bias = (self._graph.value(n).array if n else None for n in (*node.inputs, None)[1:3])
         assert weights is not None
-        return quantize_linear(weights, bias, axis, self.quantization(str(node.inputs[0])).scale)
+        scheme = self._assigned.of(node).weights
+        key = (str(node.inputs[1]), axis, scheme)
+        if key not in self._fits:
+            self._fits[key] = scheme.fit(folded(weights, axis))
+        scale = self.quantization(str(node.inputs[0])).scale
+        return linear_constants(
+            self._fits[key], weights.shape, bias, axis, scale, one_scale=scheme.per_tensor
+        )
 
     def graph(self, float_borders: bool) -> Graph:
         nodes = tuple(self._node(node) for node in self._graph.nodes)
@@ -195,7 +209,7 @@ class _Quantizing:
         if rule.weights_axis is not None:
             return replace(node, inputs=self._linear_inputs(node, rule.weights_axis))
         try:
-            op = rule.lower(node.op, self.quantization(node.outputs[0]))
+            op = rule.lower(node.op, self._activation(node.outputs[0]))
         except DeployError as error:
             raise DeployError(error.fact, where=self._here(node), hint=error.hint) from None
         return replace(node, op=op, inputs=tuple(self._input(node, str(n)) for n in node.inputs))
@@ -215,7 +229,7 @@ class _Quantizing:
         zeros = (0,) * len(c.scales)
         names: list[str | None] = [self._input(node, x)]
         quant = Quantization(c.scales, zeros, axis if several else None)
-        names.append(self._constant(node, constant(weights, c.weights, quant)))
+        names.append(self._constant(node, constant(weights, c.weights, quant, c.form)))
         if c.bias is not None:
             scale = self.quantization(x).scale
             products = tuple(float(np.float32(scale * s)) for s in c.scales)
@@ -233,6 +247,7 @@ class _Quantizing:
                 and known.quantization == value.quantization
                 and np.array_equal(known.array, value.array)
                 and known.dtype is value.dtype
+                and type(known.form) is type(value.form)
             ):
                 return name
             name = f"{name}/{node.name}"
@@ -246,7 +261,7 @@ class _Quantizing:
 def _raise(group: Group, least: float) -> bool:
     if group.fixed is not None:
         return False
-    if activation_quantization(group.span, group.least_scale).scale >= least:
+    if group.quantization.scale >= least:
         return False
     group.least_scale = least
     return True

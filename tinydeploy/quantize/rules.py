@@ -15,7 +15,7 @@ from tinydeploy import ops
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ir.types import Quantization
+from tinydeploy.ir.types import Quantization, Value
 from tinydeploy.ops import Activation
 from tinydeploy.ops.elementwise import ADD_LEFT_SHIFT
 from tinydeploy.ops.requantize import INT8_REACH, quantize_real
@@ -46,7 +46,7 @@ def _none(site: Site) -> float:
     return 0.0
 
 
-def _same_op(op: Op, output: Quantization) -> Op:
+def _same_op(op: Op, output: Value) -> Op:
     del output
     return op
 
@@ -57,25 +57,25 @@ class Rule:
 
     Attributes:
         tie: which quantizations are shared.
-        output: that of the output where the op fixes it.
+        output: that of the output where the op fixes it, else None.
         weights_axis: for ops with weights at input 1 and a bias at input 2, the axis of output channels.
         least_output: the least output scale that the op's integer rule admits, for a site whose inputs
             have their quantization (weights are the rule of `ptq` itself).
         least_input, greatest_input: the scales of its first input that the rule admits.
         saturates: the ends beyond which the first input changes nothing in the output.
         commutes: whether a clamp may stand in front of the op instead of behind it.
-        lower: the op with its attributes in units of the output's quantization.
+        lower: the op with its attributes in units of its output, an integer value without data.
     """
 
     tie: Tie = Tie.FREE
-    output: Quantization | None = None
+    output: Callable[[Op], Quantization | None] = lambda op: None
     weights_axis: int | None = None
     least_output: Callable[[Site], float] = _none
     least_input: Callable[[Op], float] = lambda op: 0.0
     greatest_input: float = math.inf
     saturates: Callable[[Op], Ends] | None = None
     commutes: bool = False
-    lower: Callable[[Op, Quantization], Op] = _same_op
+    lower: Callable[[Op, Value], Op] = _same_op
 
 
 def fused(op: Op) -> Activation:
@@ -109,19 +109,20 @@ def _averaged(site: Site) -> float:
     return 2.0 * least_output_scale(site.input(0).quant.scale, INT8_REACH)
 
 
-def _fill(op: Op, output: Quantization) -> Op:
+def _fill(op: Op, output: Value) -> Op:
     pad = cast(ops.Pad, op)
     if pad.value is None:
         return pad
     # A fill just beyond the range saturates by the rounding of the zero point; others were in no range.
-    q = quantize_real(pad.value, output)
-    if not -129 <= q <= 128:
+    q = quantize_real(pad.value, output.quant)
+    low, high = output.limits
+    if not low - 1 <= q <= high + 1:
         raise DeployError(
-            f"the fill {pad.value} lies outside of what scale {output.scale:.6g} and zero point"
-            f" {output.zero_point} can hold",
+            f"the fill {pad.value} lies outside of what scale {output.quant.scale:.6g} and zero point"
+            f" {output.quant.zero_point} can hold",
             hint="the padded tensor has a fixed quantization; pad in front of the op that fixes it",
         )
-    return replace(pad, value=min(max(q, -128), 127))
+    return replace(pad, value=min(max(q, low), high))
 
 
 RULES: Mapping[type[Op], Rule] = {
@@ -134,7 +135,7 @@ RULES: Mapping[type[Op], Rule] = {
     # The input multiplier is at least 1/2 and below 2**30, in 27 fractional bits; the output is within half a
     # step of its ends from an input of -6.3 and of 5.2 on.
     ops.Logistic: Rule(
-        output=PROBABILITY,
+        output=lambda op: PROBABILITY,
         least_input=lambda op: 2.0**-28,
         greatest_input=2.0**2,
         saturates=lambda op: (-8.0, 8.0),
@@ -145,9 +146,11 @@ RULES: Mapping[type[Op], Rule] = {
     ops.Pad: Rule(Tie.COPY, lower=_fill),
     ops.Relu: Rule(Tie.CLAMP, least_output=_rescaled, saturates=lambda op: fused(op).range),
     ops.Reshape: Rule(Tie.COPY, commutes=True),
+    ops.Sign: Rule(output=lambda op: cast(ops.Sign, op).quantization, lower=lambda op, output: ops.Sign()),
     # beta times the input scale is above 1, in 26 fractional bits.
     ops.Softmax: Rule(
-        output=PROBABILITY, least_input=lambda op: 2.0**-25 / max(cast(ops.Softmax, op).beta, 2.0**-25)
+        output=lambda op: PROBABILITY,
+        least_input=lambda op: 2.0**-25 / max(cast(ops.Softmax, op).beta, 2.0**-25),
     ),
 }
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,38 +16,49 @@ from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.quantize import dequantize_array, quantize_array
 from tinydeploy.quantize.ptq import quantize_with_ranges
-from tinydeploy.quantize.qat import QatOptions
+from tinydeploy.quantize.qat import WATCHED, QatOptions
+from tinydeploy.quantize.recipe import Recipe, linear_nodes
 from tinydeploy.quantize.rules import Tie, rule_of
-from tinydeploy.quantize.scales import LEVELS, MIN_SCALE, Range
+from tinydeploy.quantize.scales import INT8_ACTIVATIONS, LEVELS, MIN_SCALE, Activations, Range
+from tinydeploy.quantize.schemes import INT8, Scheme, folded
+from tinydeploy.quantize.schemes.base import unfolded
 from tinydeploy.quantize.ties import Group, group_tensors
 
 
 class QuantizationSimulation(nn.Module):
-    """The `Simulation` of int8: weights symmetric per channel, activations asymmetric per group of tensors.
+    """The `Simulation` of a recipe: weights by their schemes, activations per group of tensors.
 
     Biases are left as they are: int32 at S_in * S_w is hundreds of times finer than the output's scale.
 
     Attributes:
         lows, highs: the ends of each group's range, shape (groups,); running or learned.
+        passes: how many batches were seen.
     """
 
     lows: Tensor
     highs: Tensor
+    passes: Tensor
 
-    def __init__(self, graph: Graph, ranges: Mapping[str, Range], options: QatOptions) -> None:
+    def __init__(
+        self, graph: Graph, ranges: Mapping[str, Range], options: QatOptions, recipe: Recipe
+    ) -> None:
         super().__init__()
-        self._options = options
-        groups = group_tensors(graph, ranges)
+        self._options, self._recipe = options, recipe
+        assigned = recipe.assign(graph)
+        groups = group_tensors(graph, ranges, assigned.activations)
         free = _distinct(g for g in groups.values() if g.fixed is None)
         numbers = {id(g): i for i, g in enumerate(free)}
         self._group = {name: numbers[id(g)] for name, g in groups.items() if g.fixed is None}
+        self._how = [g.how for g in free]
         self._fixed = {name: g.fixed for name, g in groups.items() if g.fixed is not None}
         self._copies = {
             n.outputs[0]
             for n in graph.nodes
-            if rule_of(graph, n).tie is Tie.COPY and not isinstance(n.op, ops.AveragePool2D)
+            if isinstance(n.op, ops.Sign)
+            or (rule_of(graph, n).tie is Tie.COPY and not isinstance(n.op, ops.AveragePool2D))
         }
         self._weights_axis = {n.name: rule_of(graph, n).weights_axis for n in graph.nodes}
+        self._schemes = {n.name: assigned.of(n).weights for n in linear_nodes(graph)}
         # Observing ends with the last activation of a pass.
         self._last = graph.nodes[-1].outputs[0] if graph.nodes else ""
         for name, ends in (("lows", [g.span.low for g in free]), ("highs", [g.span.high for g in free])):
@@ -56,6 +68,18 @@ class QuantizationSimulation(nn.Module):
             else:
                 self.register_buffer(name, data)
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._every = WATCHED if options.weights_only else 1
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
+
+    @property
+    def normalizes(self) -> bool:
+        """Few bits move the mean and the spread of a layer's outputs, which batch normalization puts right.
+
+        Where it is folded each output's weights are multiplied by a number, which only schemes with a scale
+        an output follow.
+        """
+        schemes = self._schemes.values()
+        return any(s != INT8 for s in schemes) and not any(s.per_tensor for s in schemes)
 
     def ranges(self) -> dict[str, Range]:
         """The range of each tensor that flows, as `quantize_with_ranges` takes them."""
@@ -70,10 +94,13 @@ class QuantizationSimulation(nn.Module):
         axis = self._weights_axis[node.name]
         if axis is None:
             low, high = torch.aminmax(x.detach())
-            scale, zero_point = _parameters(low, high)
+            scale, zero_point = _parameters(low, high, INT8_ACTIVATIONS)
             return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, -128, 127)
         if index != 1:
             return x
+        scheme = self._schemes[node.name]
+        if scheme != INT8:
+            return straight_through(scheme, x, axis)
         others = [a for a in range(x.ndim) if a != axis]
         scales = (x.detach().abs().amax(dim=others) / 127).clamp_min(MIN_SCALE)
         zeros = torch.zeros_like(scales, dtype=torch.int32)
@@ -94,11 +121,14 @@ class QuantizationSimulation(nn.Module):
             return torch.fake_quantize_per_tensor_affine(x, quant.scale, quant.zero_point, -128, 127)
         number = self._group[name]
         if self._options.ranges == "learned":
-            return _learned(x, self.lows[number], self.highs[number])
-        if self.training:
+            return _learned(x, self.lows[number], self.highs[number], self._how[number])
+        if self.training and int(self.passes) % self._every == 0:
             self._observe(number, x.detach())
-        scale, zero_point = _parameters(self.lows[number], self.highs[number])
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, -128, 127)
+        how = self._how[number]
+        if self._options.weights_only and how.bits == 8:
+            return x
+        scale, zero_point = _parameters(self.lows[number], self.highs[number], how)
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *how.limits)
 
     def _observe(self, number: int, x: Tensor) -> None:
         low, high = torch.aminmax(x)
@@ -109,13 +139,15 @@ class QuantizationSimulation(nn.Module):
 
     def _update(self) -> None:
         """The running average, once all tensors of every group were seen."""
+        self.passes += 1
+        share = 1.0 - (1.0 - self._options.momentum) ** self._every
         for number, (low, high) in self._seen.items():
-            self.lows[number].lerp_(low.clamp_max(0.0), self._options.momentum)
-            self.highs[number].lerp_(high.clamp_min(0.0), self._options.momentum)
+            self.lows[number].lerp_(low.clamp_max(0.0), share)
+            self.highs[number].lerp_(high.clamp_min(0.0), share)
         self._seen = {}
 
     def lower(self, graph: Graph) -> Graph:
-        return quantize_with_ranges(graph, self.ranges())
+        return quantize_with_ranges(graph, self.ranges(), self._recipe)
 
     def evaluate(self, graph: Graph, inputs: Sequence[Array]) -> tuple[Array, ...]:
         lowered = self.lower(graph)
@@ -136,17 +168,35 @@ def _distinct(groups: Iterable[Group]) -> list[Group]:
     return list(found.values())
 
 
-def _parameters(low: Tensor, high: Tensor) -> tuple[Tensor, Tensor]:
+def straight_through(scheme: Scheme, weights: Tensor, axis: int) -> Tensor:
+    """The real numbers that the scheme's integers stand for, by the code that lowers them.
+
+    The gradient passes as if nothing had happened. Source: Bengio et al., "Estimating or Propagating
+    Gradients Through Stochastic Neurons", 2013, section 4.
+    """
+    array = weights.detach().cpu().numpy()
+    fitted = scheme.fit(folded(array, axis))
+    scales = np.maximum(fitted.scales, MIN_SCALE)
+    real = fitted.lower(scales).rows * scales[:, None]
+    data = unfolded(real.astype(np.float32), array.shape, axis)
+    return weights + (torch.from_numpy(data).to(weights.device) - weights).detach()
+
+
+def _parameters(low: Tensor, high: Tensor, how: Activations) -> tuple[Tensor, Tensor]:
     """Scale and zero point by the rule of `scales.activation_quantization`."""
     low, high = low.clamp_max(0.0), high.clamp_min(0.0)
-    scale = ((high - low) / LEVELS).clamp_min(MIN_SCALE)
-    zero_point = torch.floor(-128.0 - low / scale + 0.5).clamp(-128, 127)
+    least, most = how.limits
+    if how.symmetric:
+        scale = (torch.maximum(high, -low) / most).clamp_min(MIN_SCALE)
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
+    scale = ((high - low) / (most - least)).clamp_min(MIN_SCALE)
+    zero_point = torch.floor(least - low / scale + 0.5).clamp(least, most)
     return scale, zero_point.to(torch.int32)
 
 
-def _learned(x: Tensor, low: Tensor, high: Tensor) -> Tensor:
+def _learned(x: Tensor, low: Tensor, high: Tensor, how: Activations) -> Tensor:
     """Quantized between ends that learn."""
-    result: Tensor = _LearnedRange.apply(x, low, high)  # type: ignore[no-untyped-call]  # PyTorch's
+    result: Tensor = _LearnedRange.apply(x, low, high, how)  # type: ignore[no-untyped-call]  # PyTorch's
     return result
 
 
@@ -160,18 +210,20 @@ class _LearnedRange(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor) -> Tensor:
-        scale, zero_point = _parameters(low, high)
-        ctx.save_for_backward(x, (-128 - zero_point) * scale, (127 - zero_point) * scale)
-        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, -128, 127)
+    def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor, how: Activations) -> Tensor:
+        scale, zero_point = _parameters(low, high, how)
+        least, most = how.limits
+        ctx.save_for_backward(x, (least - zero_point) * scale, (most - zero_point) * scale)
+        ctx.most = most
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, least, most)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         (gradient,) = gradients
         x, low, high = ctx.saved_tensors
-        factor = 1.0 / math.sqrt(max(x.numel() // max(x.shape[0], 1), 1) * 127)
+        factor = 1.0 / math.sqrt(max(x.numel() // max(x.shape[0], 1), 1) * ctx.most)
         below, above = x < low, x > high
         inside = gradient.masked_fill(below | above, 0.0)
         of_low = gradient.masked_fill(~below, 0.0).sum() * factor
         of_high = gradient.masked_fill(~above, 0.0).sum() * factor
-        return inside, of_low, of_high
+        return inside, of_low, of_high, None

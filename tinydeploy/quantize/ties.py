@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from tinydeploy.ir.forms import Form, Packed, Signs
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Quantization
-from tinydeploy.ops import Activation
+from tinydeploy.ops import Activation, Sign
 from tinydeploy.quantize.rules import PROBABILITY, RULES, Ends, Tie, activation_inputs, fused, rule_of
-from tinydeploy.quantize.scales import LEVELS, Range
+from tinydeploy.quantize.scales import INT8_ACTIVATIONS, LEVELS, Activations, Range, activation_quantization
 
 _PROBABILITIES = Range(0.0, LEVELS * PROBABILITY.scale)
 
@@ -22,25 +23,47 @@ class Group:
     Attributes:
         span: what their integers have to hold.
         fixed: the quantization that an op demands, or None.
+        how: how integers are chosen where nothing is fixed.
+        signs: whether the elements are -1 and +1.
         least_scale: raised while scales settle.
     """
 
     members: list[str]
     span: Range
     fixed: Quantization | None = None
+    how: Activations = INT8_ACTIVATIONS
+    signs: bool = False
     least_scale: float = 0.0
 
+    @property
+    def quantization(self) -> Quantization:
+        """As the scales stand now."""
+        return self.fixed or activation_quantization(self.span, self.least_scale, self.how)
 
-def group_tensors(graph: Graph, ranges: Mapping[str, Range]) -> dict[str, Group]:
+    @property
+    def form(self) -> Form | None:
+        """None where all of int8 is used."""
+        if self.signs:
+            return Signs()
+        return None if self.fixed is not None or self.how.bits == 8 else Packed(self.how.bits)
+
+
+def group_tensors(
+    graph: Graph,
+    ranges: Mapping[str, Range],
+    how: Callable[[str], Activations] = lambda name: INT8_ACTIVATIONS,
+) -> dict[str, Group]:
     """The group of every tensor that flows, and of every constant in the place of one.
 
     Args:
         ranges: per graph input and node output, as `calibrate` gives them.
+        how: the bits of each of these by name; what shares a quantization takes the most of them. Inputs and
+            outputs of the graph have eight, since the caller sees them.
 
     Raises:
         DeployError: an op without a rule.
     """
-    return _Grouping(graph, ranges).groups
+    return _Grouping(graph, ranges, how).groups
 
 
 def clamps_behind(graph: Graph) -> dict[str, Ends]:
@@ -67,8 +90,8 @@ def clamps_behind(graph: Graph) -> dict[str, Ends]:
 class _Grouping:
     """Starts with every tensor alone and merges: copies first, which must hold, then the rest in order."""
 
-    def __init__(self, graph: Graph, ranges: Mapping[str, Range]) -> None:
-        self._graph = graph
+    def __init__(self, graph: Graph, ranges: Mapping[str, Range], how: Callable[[str], Activations]) -> None:
+        self._graph, self._how = graph, how
         self.groups: dict[str, Group] = {}
         for name in graph.inputs:
             self._start(name, ranges[name])
@@ -79,14 +102,19 @@ class _Grouping:
                 if value.data is not None and name not in self.groups:
                     self._start(name, Range.of(value.data.min(), value.data.max()))
             output = node.outputs[0]
-            self._start(output, ranges[output].clamp(*fused(node.op).range), rule.output)
+            span = ranges[output].clamp(*fused(node.op).range)
+            self._start(output, span, rule.output(node.op), signs=isinstance(node.op, Sign))
         for node in graph.nodes:
             if rule_of(graph, node).tie is Tie.COPY:
                 self._merge(activation_inputs(node, rule_of(graph, node))[0], node.outputs[0])
         self._merge_where_possible()
 
-    def _start(self, name: str, span: Range, fixed: Quantization | None = None) -> None:
-        self.groups[name] = Group([name], span, fixed)
+    def _start(
+        self, name: str, span: Range, fixed: Quantization | None = None, *, signs: bool = False
+    ) -> None:
+        whole = name in self._graph.inputs or name in self._graph.outputs
+        how = INT8_ACTIVATIONS if whole or self._graph.value(name).is_constant else self._how(name)
+        self.groups[name] = Group([name], span, fixed, how, signs)
 
     def _merge(self, a: str, b: str) -> None:
         first, second = self.groups[a], self.groups[b]
@@ -94,7 +122,11 @@ class _Grouping:
             return
         # There is one fixed quantization only, so two never contradict each other.
         merged = Group(
-            first.members + second.members, first.span.hull(second.span), first.fixed or second.fixed
+            first.members + second.members,
+            first.span.hull(second.span),
+            first.fixed or second.fixed,
+            max(first.how, second.how, key=lambda how: (how.bits, not how.symmetric)),
+            first.signs or second.signs,
         )
         for name in merged.members:
             self.groups[name] = merged
@@ -127,7 +159,9 @@ class _Grouping:
 
     @staticmethod
     def _compatible(a: Group, b: Group) -> bool:
-        if a.fixed == b.fixed:
+        if a.fixed == b.fixed and a.signs == b.signs:
             return True
+        if a.signs or b.signs:
+            return False
         free = a if a.fixed is None else b
         return free.span.within(_PROBABILITIES, PROBABILITY.scale)

@@ -21,7 +21,7 @@ def compression_report(c: Compression, folder: str) -> RenderableType:
         r = c.reached
         parts.append(
             Text(
-                f"{r.kind} on {c.target}, int8: {r.text(r.before)} unpruned, {r.text(r.after)} now,"
+                f"{r.kind} on {c.target}, quantized: {r.text(r.before)} unpruned, {r.text(r.after)} now,"
                 f" {r.text(r.allowed)} allowed"
             )
         )
@@ -32,12 +32,17 @@ def compression_report(c: Compression, folder: str) -> RenderableType:
     parts.append(Text())
     if c.first_bad is not None:
         bad = f"{short_name(c.first_bad.name)} ({c.first_bad.sqnr_db:.1f} dB)"
-        parts.append(Text(f"first layer that int8 spoils: {bad}; --debug-layers prints all", style="yellow"))
+        parts.append(
+            Text(f"first layer that quantization spoils: {bad}; --debug-layers prints all", style="yellow")
+        )
     if c.missed is not None:
         parts.append(Text(f"missed: {c.missed}", style="bold red"))
     if c.missed is None or c.forced:
         plot = "" if c.sensitivity is None else ", sensitivity.svg"
-        parts.append(Text(f"{folder}: model.onnx, model.tflite, report.json{plot}"))
+        tflite = "" if c.tflite_refused else ", model.tflite"
+        parts.append(Text(f"{folder}: model.onnx{tflite}, report.json{plot}"))
+        if c.tflite_refused:
+            parts.append(Text(f"no model.tflite: {c.tflite_refused}", style="yellow"))
     else:
         parts.append(Text("nothing was written (--force writes all the same)"))
     return Group(*parts)
@@ -121,7 +126,7 @@ def _bar(score: float, metric: str | None) -> str:
 
 def layer_error_report(c: Compression) -> RenderableType:
     """The signal to quantization noise ratio of every layer, and the first bad one."""
-    table = text_table("error of each layer, int8 against float", "layer", "op")
+    table = text_table("error of each layer, integers against float", "layer", "op")
     table.add_column("SQNR dB", justify="right")
     for e in c.errors:
         table.add_row(short_name(e.name), e.op, decibel_text(e.sqnr_db))

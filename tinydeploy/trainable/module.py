@@ -34,6 +34,10 @@ class Simulation(Protocol):
     def activation(self, name: str, x: Tensor) -> Tensor:
         """An activation as quantization leaves it, with straight-through gradients."""
 
+    @property
+    def normalizes(self) -> bool:
+        """Whether training goes better with batch normalization."""
+
     def lower(self, graph: Graph) -> Graph:
         """The integer graph of a float graph with the ranges as they are now."""
 

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from tinydeploy.backends.c import lower_dsp, lower_linear, lower_other, lower_trio
+from tinydeploy.backends.c import (
+    lower_dsp,
+    lower_forms,
+    lower_forms_dsp,
+    lower_linear,
+    lower_other,
+    lower_sign,
+    lower_signs,
+    lower_trio,
+)
 from tinydeploy.backends.c.layer import Context, LayerCode
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.op import Op
@@ -24,9 +33,12 @@ from tinydeploy.ops import (
     Quantize,
     Relu,
     Reshape,
+    Sign,
     Softmax,
 )
-from tinydeploy.plan import dsp, trio
+from tinydeploy.plan import dsp, forms_dsp, trio
+from tinydeploy.plan.forms import stored_form
+from tinydeploy.plan.signs import SIGNS
 
 # Any: each function takes its own op class, and the key guarantees that it gets one.
 LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
@@ -44,6 +56,7 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
     Quantize: lower_other.quantize,
     Relu: lower_other.relu,
     Reshape: lower_other.reshape,
+    Sign: lower_sign.sign,
     Softmax: lower_other.softmax,
 }
 
@@ -54,18 +67,28 @@ LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.DEPTHWISE: lower_dsp.depthwise,
     dsp.DEPTHWISE_TAPS: lower_dsp.depthwise_taps,
     dsp.FEW_ROWS: lower_dsp.few_rows,
+    dsp.POOL: lower_dsp.pool,
     dsp.ROWS: lower_dsp.rows,
     dsp.WINOGRAD: lower_dsp.winograd_conv_2d,
+    forms_dsp.CONVOLUTION: lower_forms_dsp.conv_2d,
+    forms_dsp.DEPTHWISE: lower_forms_dsp.depthwise,
+    forms_dsp.DEPTHWISE_TAPS: lower_forms_dsp.depthwise_taps,
+    forms_dsp.FEW_ROWS: lower_forms_dsp.few_rows,
+    forms_dsp.ROWS: lower_forms_dsp.rows,
     trio.CONVOLUTION: lower_trio.conv_2d,
     trio.DEPTHWISE: lower_trio.depthwise,
     trio.ROWS: lower_trio.rows,
+    SIGNS: lower_signs.conv_2d,
 }
 """The kernels that are not for every core, by the name of the choice."""
 
 
 def lower(at: Context) -> LayerCode:
     """The C of one node; raises DeployError for an op that has none."""
-    function = LOWER_FAST.get(at.choice.name) or LOWER.get(type(at.node.op))
+    function = LOWER_FAST.get(at.choice.name)
+    if function is None and stored_form(at.node.op, at.site) is not None:
+        function = lower_forms.formed
+    function = function or LOWER.get(type(at.node.op))
     if function is None:
         raise DeployError(
             f"{at.node.op.kind} has no integer kernel",

@@ -14,22 +14,27 @@ from tinydeploy.plan.scratch import needs_gather
 
 
 def _constants(weights: Array, p: LinearParameters) -> tuple[Constant, ...]:
+    return (Constant("weights", "int8_t", weights), *channel_constants(p))
+
+
+def channel_constants(p: LinearParameters) -> tuple[Constant, ...]:
+    """Bias, multiplier and shift of the portable kernels."""
     r = p.requantization
     return (
-        Constant("weights", "int8_t", weights),
         Constant("bias", "int32_t", p.folded_bias),
         Constant("multiplier", "int32_t", np.array(r.mantissas, np.int32)),
         Constant("shift", "int8_t", np.array(r.exponents, np.int8)),
     )
 
 
-def _channel_step(p: LinearParameters) -> int:
+def channel_step(p: LinearParameters) -> int:
+    """1 for a multiplier per output channel, 0 for a common one."""
     return int(len(p.requantization.mantissas) > 1)
 
 
 def _linear(p: LinearParameters) -> str:
     members = "{weights}, {bias}, {multiplier}, {shift}"
-    return f"const td_linear layer = {{{{ {members}, {_channel_step(p)} }}}};"
+    return f"const td_linear layer = {{{{ {members}, {channel_step(p)} }}}};"
 
 
 def geometry(op: _Convolution, kernel: tuple[int, int]) -> tuple[tuple[str, int], ...]:
@@ -45,11 +50,17 @@ def geometry(op: _Convolution, kernel: tuple[int, int]) -> tuple[tuple[str, int]
     )
 
 
-def conv_2d(op: Conv2D, at: Context) -> LayerCode:
-    p = op.parameters(at.site)
+def conv_2d_shape(op: Conv2D | FullyConnected, at: Context) -> Struct:
+    """The td_conv_2d_shape of a convolution, or of a fully connected layer as one of 1x1."""
     x, weights, y = at.site.input(0), at.site.input(1), at.site.output
-    gather = needs_gather(op, at.site)
-    shape = Struct(
+    out = output_struct(op.parameters(at.site).requantization)
+    if isinstance(op, FullyConnected):
+        outputs, inputs = weights.shape
+        rows = x.elements // inputs
+        ones = dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w", "dilation_h", "dilation_w"), 1)
+        sizes = {"in_h": 1, "in_w": rows, "in_c": inputs, "out_h": 1, "out_w": rows, "out_c": outputs}
+        return struct(images=1, **sizes, groups=1, **ones, out=out)
+    return Struct(
         (
             ("images", x.shape[0]),
             ("in_h", x.shape[1]),
@@ -60,25 +71,29 @@ def conv_2d(op: Conv2D, at: Context) -> LayerCode:
             ("out_c", y.shape[3]),
             ("groups", op.groups(at.site)),
             *geometry(op, (weights.shape[1], weights.shape[2])),
-            ("in_zero_point", x.quant.zero_point),
-            ("gather", int(gather)),
-            ("out", output_struct(p.requantization)),
+            ("in_zero_point", x.padding),
+            ("gather", int(needs_gather(op, at.site))),
+            ("out", out),
         )
     )
-    scratch = "scratch" if gather else "NULL"
+
+
+def conv_2d(op: Conv2D, at: Context) -> LayerCode:
+    p = op.parameters(at.site)
     return LayerCode(
         "td_kernels_linear.h",
         "td_conv_2d",
-        (Shape("td_conv_2d_shape", shape),),
-        (_linear(p), call("td_conv_2d", ("&shape", "&layer", "x0", "y", scratch))),
-        _constants(weights.array, p),
+        (Shape("td_conv_2d_shape", conv_2d_shape(op, at)),),
+        (_linear(p), call("td_conv_2d", ("&shape", "&layer", "x0", "y", "{scratch}"))),
+        _constants(at.site.input(1).array, p),
     )
 
 
-def depthwise_conv_2d(op: DepthwiseConv2D, at: Context) -> LayerCode:
+def depthwise_shape(op: DepthwiseConv2D, at: Context) -> Struct:
+    """The td_depthwise_shape of a layer."""
     p = op.parameters(at.site)
     x, weights, y = at.site.input(0), at.site.input(1), at.site.output
-    shape = Struct(
+    return Struct(
         (
             ("images", x.shape[0]),
             ("in_h", x.shape[1]),
@@ -88,19 +103,23 @@ def depthwise_conv_2d(op: DepthwiseConv2D, at: Context) -> LayerCode:
             ("out_w", y.shape[2]),
             ("multiplier", op.multiplier(at.site)),
             *geometry(op, (weights.shape[1], weights.shape[2])),
-            ("in_zero_point", x.quant.zero_point),
+            ("in_zero_point", x.padding),
             ("padded", int(not op.padding.none)),
-            ("channel_step", _channel_step(p)),
+            ("channel_step", channel_step(p)),
             ("out", output_struct(p.requantization)),
         )
     )
+
+
+def depthwise_conv_2d(op: DepthwiseConv2D, at: Context) -> LayerCode:
+    p = op.parameters(at.site)
     layer = "const td_depthwise layer = {{ {weights}, {bias}, {multiplier}, {shift} }};"
     return LayerCode(
         "td_kernels_depthwise.h",
         "td_depthwise_conv_2d",
-        (Shape("td_depthwise_shape", shape),),
+        (Shape("td_depthwise_shape", depthwise_shape(op, at)),),
         (layer, call("td_depthwise_conv_2d", ("&shape", "&layer", "x0", "y"))),
-        _constants(weights.array, p),
+        _constants(at.site.input(1).array, p),
     )
 
 

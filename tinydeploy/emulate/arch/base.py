@@ -24,6 +24,7 @@ class CallConvention:
         stack, link, counter: stack pointer, return address, program counter.
         flags: the register of the condition flags, None where there is none.
         state_bit: set in every code address, 1 for Thumb.
+        globals: the register of the image's global pointer, None where the calls need none.
     """
 
     arguments: tuple[str, ...]
@@ -33,6 +34,7 @@ class CallConvention:
     counter: str
     flags: str | None
     state_bit: int
+    globals: str | None = None
 
 
 class Architecture(Protocol):

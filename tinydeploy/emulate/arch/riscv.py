@@ -11,7 +11,7 @@ from tinydeploy.emulate.arch.base import CallConvention
 from tinydeploy.emulate.cycles.instructions import Exit, Instruction
 from tinydeploy.emulate.cycles.instructions import Kind as CostKind
 from tinydeploy.emulate.cycles.loads import ALWAYS, Load
-from tinydeploy.emulate.faults import Stop, access_reason
+from tinydeploy.emulate.faults import NO_HARDWARE, Stop, access_reason
 from tinydeploy.emulate.image import CodeRange, Image
 from tinydeploy.emulate.toolchain import load_extra
 from tinydeploy.errors import DeployError
@@ -31,6 +31,18 @@ _COSTS: dict[rv32.Kind, CostKind] = {
     "jump_register": "alu",
     "special": "special",
 }
+# Where the RP2350 and the ESP32-C3 have registers of hardware, and the latter its ROM.
+_DEVICES = (
+    (0x4000_0000, 0x8000_0000, "peripheral register or ROM"),
+    (0xA000_0000, 0x1_0000_0000, "device register"),
+)
+_BREAK = "the code stops at EBREAK", "a breakpoint, semihosting (printf, exit), or abort()"
+_STOPS = {
+    bytes.fromhex("0290"): _BREAK,
+    bytes.fromhex("73001000"): _BREAK,
+    bytes.fromhex("73000000"): ("the code calls an operating system (ECALL), and there is none", NO_HARDWARE),
+    bytes.fromhex("73005010"): ("the code waits for an interrupt (WFI), and none comes", NO_HARDWARE),
+}
 _WHY_NOT: dict[rv32.Kind, str] = {
     "float": "the core has no floating-point unit",
     "atomic": "the core has no atomic instructions",
@@ -42,7 +54,7 @@ class Rv32:
     """The instruction set of an RV32IMC core with the calling convention ILP32."""
 
     machine = "RISC-V"
-    call = CallConvention(tuple(f"a{n}" for n in range(8)), "a0", "sp", "ra", "pc", None, 0)
+    call = CallConvention(tuple(f"a{n}" for n in range(8)), "a0", "sp", "ra", "pc", None, 0, "gp")
     # Debian's compiler comes without a C library and finds <stdint.h> only when freestanding; -fbuiltin takes
     # back what that means for memcpy, which would become a call for every four bytes.
     gcc_dialect: tuple[str, ...] = ("-ffreestanding", "-fbuiltin")
@@ -90,13 +102,16 @@ class Rv32:
 
     def stopping_reason(self, core: Core, stop: Stop) -> tuple[str, str] | None:
         if stop.access is not None:
-            return access_reason(stop.access)
-        if not stop.at:
-            return None
-        why = self.why_unsupported(core, stop.at[: self.length_at(stop.at, 0)], stop.address)
-        if why is None:
-            return None
-        return f"{core.name} cannot run '{why[0]}': {why[1]}", "is the code built for another core?"
+            return access_reason(stop.access, _DEVICES)
+        # The emulator has moved on by four bytes from what raised an exception, and stands at all else.
+        for data in filter(None, (stop.behind, stop.at)):
+            code = data[: self.length_at(data, 0)]
+            if code in _STOPS:
+                return _STOPS[code]
+            why = self.why_unsupported(core, code, stop.address)
+            if why is not None:
+                return f"{core.name} cannot run '{why[0]}': {why[1]}", "is the code built for another core?"
+        return None
 
     def behind_lowering(self, image: Image) -> Iterator[int]:
         """Behind each instruction that writes SP, but for an ADDI of a positive number to it."""

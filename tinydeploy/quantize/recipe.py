@@ -1,0 +1,149 @@
+"""Which layer is quantized how: rules by layer name, the first that matches wins."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from fnmatch import fnmatchcase
+
+from tinydeploy.errors import DeployError
+from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ops import DepthwiseConv2D
+from tinydeploy.quantize.rules import rule_of
+from tinydeploy.quantize.scales import INT8_ACTIVATIONS, Activations
+from tinydeploy.quantize.schemes import INT8, Linear, Scheme
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """What happens to one layer.
+
+    Attributes:
+        weights: the scheme.
+        activations: of what the layer reads.
+        signs: what it reads becomes signs (XNOR-Net).
+    """
+
+    weights: Scheme = INT8
+    activations: Activations = INT8_ACTIVATIONS
+    signs: bool = False
+
+
+INT8_TREATMENT = Treatment()
+
+
+@dataclass(frozen=True)
+class LayerRule:
+    """One rule of a recipe.
+
+    Attributes:
+        pattern: of layer names, as in a shell: `*`, `?` and `[...]`.
+    """
+
+    pattern: str
+    treatment: Treatment
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Treatments by layer.
+
+    Attributes:
+        rules: the first whose pattern matches wins.
+        default: for all other layers.
+        ends: whether the default holds for the first layers, the last ones and depthwise ones too; else
+            these stay int8. Their few weights save little and cost most of the accuracy.
+    """
+
+    rules: tuple[LayerRule, ...] = ()
+    default: Treatment = field(default_factory=Treatment)
+    ends: bool = True
+    where: str = "--recipe"
+
+    @property
+    def label(self) -> str:
+        """A short name of what comes out: `int8`, `4:8`, `ternary`, `recipe`."""
+        d = self.default
+        if self.rules:
+            return "recipe"
+        if not isinstance(d.weights, Linear):
+            return d.weights.name
+        bits = (d.weights.bits, d.activations.bits)
+        return "int8" if bits == (8, 8) else f"{bits[0]}:{bits[1]}"
+
+    def assign(self, graph: Graph) -> Assignment:
+        """The treatment of each node of a float graph.
+
+        Raises:
+            DeployError: a pattern matches no layer.
+        """
+        names = [node.name for node in graph.nodes]
+        for rule in self.rules:
+            if not any(fnmatchcase(name, rule.pattern) for name in names):
+                raise DeployError(
+                    f"the pattern {rule.pattern!r} matches no layer",
+                    where=self.where,
+                    hint="tinydeploy inspect MODEL lists the layers",
+                )
+        kept = frozenset() if self.ends else _ends(graph)
+        return Assignment(graph, {node.name: self._treatment(node, kept) for node in graph.nodes})
+
+    def _treatment(self, node: Node, kept: frozenset[str]) -> Treatment:
+        for rule in self.rules:
+            if fnmatchcase(node.name, rule.pattern):
+                return rule.treatment
+        return INT8_TREATMENT if node.name in kept else self.default
+
+
+INT8_RECIPE = Recipe()
+
+
+class Assignment:
+    """A recipe as it falls on one graph."""
+
+    def __init__(self, graph: Graph, treatments: dict[str, Treatment]) -> None:
+        self._treatments = treatments
+        readers: dict[str, list[Activations]] = {}
+        for node in graph.nodes:
+            for name in node.inputs:
+                readers.setdefault(str(name), []).append(treatments[node.name].activations)
+        self._activations = {
+            name: max(all_, key=lambda how: (how.bits, not how.symmetric)) for name, all_ in readers.items()
+        }
+
+    def of(self, node: Node) -> Treatment:
+        """Of a layer; int8 for one that the graph had not when the recipe was read."""
+        return self._treatments.get(node.name, INT8_TREATMENT)
+
+    def activations(self, name: str) -> Activations:
+        """Of a tensor: the most that a layer which reads it asks for."""
+        return self._activations.get(name, INT8_ACTIVATIONS)
+
+
+def linear_nodes(graph: Graph) -> list[Node]:
+    """The layers with weights, in execution order."""
+    return [node for node in graph.nodes if rule_of(graph, node).weights_axis is not None]
+
+
+def _ends(graph: Graph) -> frozenset[str]:
+    """Layers with weights that have none before them, or none behind them, and depthwise ones."""
+    linear = {node.name for node in linear_nodes(graph)}
+    first = _not_reached(graph.nodes, linear, forward=True)
+    last = _not_reached(reversed(graph.nodes), linear, forward=False)
+    depthwise = {node.name for node in graph.nodes if isinstance(node.op, DepthwiseConv2D)}
+    return frozenset(first | last | depthwise)
+
+
+def _not_reached(nodes: Iterable[Node], linear: set[str], *, forward: bool) -> set[str]:
+    """The linear nodes to which no other one leads, along the edges or against them."""
+    marked: set[str] = set()
+    found = set()
+    for node in nodes:
+        sources = node.inputs if forward else node.outputs
+        targets = node.outputs if forward else tuple(n for n in node.inputs if n is not None)
+        behind = any(name in marked for name in sources)
+        if node.name in linear and not behind:
+            found.add(node.name)
+        if behind or node.name in linear:
+            marked.update(targets)
+    return found

@@ -1,0 +1,111 @@
+"""A recipe as a user writes it: `--bits`, `--scheme`, or a TOML file, which is hostile until checked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tinydeploy.errors import DeployError
+from tinydeploy.quantize.recipe import INT8_RECIPE, LayerRule, Recipe, Treatment
+from tinydeploy.quantize.scales import Activations
+from tinydeploy.quantize.schemes import Linear, parse_scheme
+from tinydeploy.toml_file import Table, read_toml
+
+_RULES_MAX = 1000
+_BITS = "the bits of weights and activations, 2 to 8 each, such as 4 or 4:8"
+_TREATMENT = ("bits", "scheme", "range", "granularity", "fit", "activations", "activation_range", "signs")
+
+
+def make_recipe(bits: str | None = None, scheme: str | None = None, file: Path | None = None) -> Recipe:
+    """The recipe of the three options, of which at most one is given; int8 without.
+
+    Raises:
+        DeployError: more than one, a number or name that does not exist, or a file that says nothing sound.
+    """
+    given = [o for o, v in (("--bits", bits), ("--scheme", scheme), ("--recipe", file)) if v is not None]
+    if len(given) > 1:
+        raise DeployError(
+            f"{' and '.join(given)} exclude each other",
+            where=given[1],
+            hint="say all of it in a recipe: docs/low_bits.md",
+        )
+    if file is not None:
+        return read_recipe(file)
+    if scheme is not None:
+        weights, kind = parse_scheme(scheme)
+        return Recipe(default=Treatment(weights, signs=kind.signs), ends=kind.ends)
+    if bits is None:
+        return INT8_RECIPE
+    weight_bits, activation_bits = parse_bits(bits)
+    return Recipe(default=Treatment(Linear(weight_bits), Activations(activation_bits)))
+
+
+def parse_bits(text: str, where: str = "--bits") -> tuple[int, int]:
+    """Bits of weights and of activations from `W` or `W:A`; 8 where A is missing."""
+    first, colon, second = text.partition(":")
+    numbers = [first, second] if colon else [first, "8"]
+    if not all(len(n) == 1 and n in "2345678" for n in numbers):
+        raise DeployError(f"{text[:80]!r} is not possible", where=where, hint=f"give {_BITS}")
+    return int(numbers[0]), int(numbers[1])
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe of a TOML file: an array `layers` with a pattern `name` each, and a table `default`.
+
+    Raises:
+        DeployError: naming file, key, fact and what is allowed.
+    """
+    table = read_toml(path, "docs/low_bits.md shows a whole recipe")
+    table.check_keys((), ("layers", "default"))
+    rules = table.tables("layers", _RULES_MAX) if "layers" in table else []
+    for rule in rules:
+        rule.check_keys(("name",), _TREATMENT)
+    default, ends = Treatment(), True
+    if "default" in table:
+        inner = table.table("default")
+        inner.check_keys((), _TREATMENT)
+        default, ends = _treatment(inner, path)
+    made = tuple(LayerRule(rule.text("name"), _treatment(rule, path)[0]) for rule in rules)
+    return Recipe(made, default, ends, str(path))
+
+
+def _treatment(table: Table, path: Path) -> tuple[Treatment, bool]:
+    """What a table says of layers, and whether its scheme is fit for the first and the last ones."""
+    if "bits" in table and "scheme" in table:
+        raise table.error("scheme", "bits and a scheme exclude each other", "leave one of them out")
+    activation_bits, signs, ends = 8, False, True
+    linear = Linear()
+    weights = None
+    if "scheme" in table:
+        weights, kind = parse_scheme(table.text("scheme"), str(path))
+        signs, ends = kind.signs, kind.ends
+        linear = weights if isinstance(weights, Linear) else linear
+    elif "bits" in table:
+        weight_bits, activation_bits = _bits(table, path)
+        linear = Linear(weight_bits)
+    if weights is None or isinstance(weights, Linear):
+        weights = _linear(linear, table)
+    else:
+        for key in ("range", "granularity", "fit"):
+            if key in table:
+                raise table.error(key, f"the scheme {weights.name} has no {key}", "linear weights have it")
+    if "activations" in table:
+        activation_bits = table.integer("activations", 2, 8)
+    symmetric = "activation_range" in table and (
+        table.choice("activation_range", ("affine", "symmetric")) == "symmetric"
+    )
+    signs = table.boolean("signs") if "signs" in table else signs
+    return Treatment(weights, Activations(activation_bits, symmetric), signs), ends
+
+
+def _bits(table: Table, path: Path) -> tuple[int, int]:
+    if isinstance(table["bits"], str):
+        return parse_bits(table.text("bits"), str(path))
+    return table.integer("bits", 2, 8), 8
+
+
+def _linear(linear: Linear, table: Table) -> Linear:
+    """Linear weights with the range, the granularity and the fit that the table says."""
+    full = "range" in table and table.choice("range", ("restricted", "full")) == "full"
+    tensor = "granularity" in table and table.choice("granularity", ("channel", "tensor")) == "tensor"
+    fit = table.choice("fit", ("max", "mse")) if "fit" in table else None
+    return Linear(linear.bits, full, tensor, "max" if fit == "max" else "mse" if fit == "mse" else None)
