@@ -20,21 +20,41 @@ static TD_INLINE td_two_bits td_add_bits(uint32_t a, uint32_t b, uint32_t c)
     return (td_two_bits){ differ ^ c, (a & b) | (differ & c) };
 }
 
-/* The bits of each nibble of `one`, plus twice those of `two`. */
-static TD_INLINE uint32_t td_count_nibbles(uint32_t one, uint32_t two)
+/* In each of two halves of a group of bits so many; their sum, in the lower half. `high` masks the upper halves.
+ * Masked before it is shifted, the mask is an immediate and the shift part of the addition. */
+#if TD_DSP
+#define TD_FOLD_BITS(name, low, high, by)                                                                      \
+    static TD_INLINE uint32_t name(uint32_t v)                                                                 \
+    {                                                                                                          \
+        uint32_t upper;                                                                                        \
+        __asm__("and %0, %1, #" #high "\n\tand %1, %1, #" #low "\n\tadd %1, %1, %0, lsr #" #by                 \
+                : "=&r"(upper), "+r"(v));                                                                      \
+        return v;                                                                                              \
+    }
+static TD_INLINE uint32_t td_count_pairs(uint32_t v)
 {
-    one -= one >> 1 & 0x55555555u;
-    two -= two >> 1 & 0x55555555u;
-    one = (one & 0x33333333u) + (one >> 2 & 0x33333333u);
-    two = (two & 0x33333333u) + (two >> 2 & 0x33333333u);
-    return one + 2 * two;
+    uint32_t upper;
+    __asm__("and %0, %1, #0xaaaaaaaa\n\tsub %1, %1, %0, lsr #1" : "=&r"(upper), "+r"(v));
+    return v;
 }
+#else
+#define TD_FOLD_BITS(name, low, high, by)      \
+    static TD_INLINE uint32_t name(uint32_t v) \
+    {                                          \
+        return (v & low) + ((v & high) >> by); \
+    }
+static TD_INLINE uint32_t td_count_pairs(uint32_t v)
+{
+    return v - (v >> 1 & 0x55555555u);
+}
+#endif
+TD_FOLD_BITS(td_fold_pairs, 0x33333333, 0xcccccccc, 2)
+TD_FOLD_BITS(td_fold_nibbles, 0x0f0f0f0f, 0xf0f0f0f0, 4)
 
-/* The same of each byte. */
+/* The bits of each byte of `one`, plus twice those of `two`. */
 static TD_INLINE uint32_t td_count_bytes(uint32_t one, uint32_t two)
 {
-    const uint32_t nibbles = td_count_nibbles(one, two);
-    return (nibbles & 0x0f0f0f0fu) + (nibbles >> 4 & 0x0f0f0f0fu);
+    return td_fold_nibbles(td_fold_pairs(td_count_pairs(one)) + 2 * td_fold_pairs(td_count_pairs(two)));
 }
 
 /* sum + the four bytes of v. */
@@ -54,47 +74,72 @@ typedef struct {
     const uint32_t *signs, *present;
 } td_plane;
 
-static TD_INLINE uint32_t td_differing(const uint32_t *x, td_plane w, int32_t i)
+static TD_INLINE uint32_t td_differing(const uint32_t **x, td_plane *w)
 {
-    const uint32_t v = x[i] ^ w.signs[i];
-    return w.present != NULL ? v & w.present[i] : v;
+    const uint32_t v = *(*x)++ ^ *w->signs++;
+    return w->present != NULL ? v & *w->present++ : v;
 }
 
-static TD_INLINE td_two_bits td_add_three(const uint32_t *x, td_plane w, int32_t i)
+static TD_INLINE td_two_bits td_add_three(const uint32_t **x, td_plane *w)
 {
-    return td_add_bits(td_differing(x, w, i), td_differing(x, w, i + 1), td_differing(x, w, i + 2));
+    uint32_t a, b, c;
+#if TD_DSP
+    uint32_t d, e;
+    __asm__("ldrd %0, %1, [%5], #8\n\t"
+            "ldrd %3, %4, [%6], #8\n\t"
+            "ldr %2, [%5], #4\n\t"
+            "eor %0, %0, %3\n\t"
+            "eor %1, %1, %4\n\t"
+            "ldr %3, [%6], #4\n\t"
+            "eor %2, %2, %3"
+            : "=&r"(a), "=&r"(b), "=&r"(c), "=&r"(d), "=&r"(e), "+r"(*x), "+r"(w->signs)
+            :
+            : "memory");
+    if (w->present != NULL) {
+        a &= *w->present++;
+        b &= *w->present++;
+        c &= *w->present++;
+    }
+#else
+    a = td_differing(x, w);
+    b = td_differing(x, w);
+    c = td_differing(x, w);
+#endif
+    return td_add_bits(a, b, c);
 }
 
-static TD_INLINE td_plane td_plane_behind(td_plane w, int32_t words)
+/* Of nine words the bits that differ, byte by byte. */
+static TD_INLINE uint32_t td_count_nine(const uint32_t **x, td_plane *w)
 {
-    w.signs += words;
-    w.present = w.present != NULL ? w.present + words : NULL;
-    return w;
+    const td_two_bits a = td_add_three(x, w);
+    const td_two_bits b = td_add_three(x, w);
+    const td_two_bits c = td_add_three(x, w);
+    const td_two_bits sums = td_add_bits(a.sum, b.sum, c.sum);
+    const td_two_bits carries = td_add_bits(a.carry, b.carry, c.carry);
+    const uint32_t low = td_count_bytes(sums.sum, sums.carry);
+    return low + 2 * td_count_bytes(carries.sum, carries.carry);
 }
 
 /* How many signs of `words` words differ from those of the plane. */
 static TD_INLINE uint32_t td_count_differing(int32_t words, const uint32_t *x, td_plane w)
 {
     uint32_t count = 0;
-    for (const uint32_t *const end = x + words / 9 * 9; x < end; x += 9) {
-        const td_two_bits a = td_add_three(x, w, 0);
-        const td_two_bits b = td_add_three(x, w, 3);
-        const td_two_bits c = td_add_three(x, w, 6);
-        const td_two_bits sums = td_add_bits(a.sum, b.sum, c.sum);
-        const td_two_bits carries = td_add_bits(a.carry, b.carry, c.carry);
-        const uint32_t low = td_count_bytes(sums.sum, sums.carry);
-        count = td_sum_bytes(low + 2 * td_count_bytes(carries.sum, carries.carry), count);
-        w = td_plane_behind(w, 9);
+    if (words / 9 == 2) {
+        count = td_sum_bytes(td_count_nine(&x, &w), count);
+        count = td_sum_bytes(td_count_nine(&x, &w), count);
+    } else {
+        for (const uint32_t *const end = x + words / 9 * 9; x < end;) {
+            count = td_sum_bytes(td_count_nine(&x, &w), count);
+        }
     }
     words %= 9;
-    for (const uint32_t *const end = x + words / 3 * 3; x < end; x += 3) {
-        const td_two_bits a = td_add_three(x, w, 0);
+    for (const uint32_t *const end = x + words / 3 * 3; x < end;) {
+        const td_two_bits a = td_add_three(&x, &w);
         count = td_sum_bytes(td_count_bytes(a.sum, a.carry), count);
-        w = td_plane_behind(w, 3);
     }
     if (words % 3) {
-        const uint32_t first = td_differing(x, w, 0);
-        const uint32_t second = words % 3 == 2 ? td_differing(x, w, 1) : 0;
+        const uint32_t first = td_differing(&x, &w);
+        const uint32_t second = words % 3 == 2 ? td_differing(&x, &w) : 0;
         count = td_sum_bytes(td_count_bytes(first ^ second, first & second), count);
     }
     return count;

@@ -6,39 +6,52 @@
 #include "td_kernels_planes.h"
 
 /* `words` of a patch; `planes` of an output; `ternary` where a second stream says which weights are not 0;
- * `whole` where the channels of a pixel are whole words and the image is packed once. */
+ * `whole` where the channels of a pixel are whole words and the image is packed once. `doubled` where all
+ * shifts are to the right and the exporter proved |acc| < 2^30: accumulators are then carried twice. `units`
+ * where the one coefficient is 1 throughout, and what is added to the sums fits 24 bits. */
 typedef struct {
     td_conv_2d_shape conv;
-    int32_t words, planes, ternary, whole, channel_step;
+    int32_t words, planes, ternary, whole, doubled, units;
 } td_signs_conv_2d_shape;
 
-/* For each output and plane `words` words of signs, then as many of what is present where that is stored.
- * The bias holds the sum in which no sign differs; each that does takes twice its coefficient away. */
-typedef struct {
-    const int32_t *signs;
-    const int16_t *coefficients; /* [output][plane] */
-    const int32_t *bias;
-    const int32_t *multiplier;
-    const int8_t *shift;
-} td_signs;
-
-/* `count` outputs of one patch from number `first` on. */
-static TD_INLINE void td_signs_dot(const td_signs_conv_2d_shape *s, const td_signs *layer, int32_t first,
-                                   int32_t count, const uint32_t *patch, int8_t *y)
+/* Twice the accumulator, by a shift to the right of `shift` + 1 bits; the zero point is added before the last
+ * of them. */
+static TD_INLINE int32_t td_signs_output(int32_t doubled, int32_t multiplier, int32_t shift, const td_output *out)
 {
-    const int32_t each = s->words * (1 + s->ternary);
-    const uint32_t *signs = (const uint32_t *)(const void *)layer->signs + first * s->planes * each;
-    const int16_t *coefficient = layer->coefficients + first * s->planes;
-    for (int32_t o = first; o < first + count; o++) {
-        uint32_t acc = (uint32_t)layer->bias[o];
+    int32_t v = td_high_multiply_add(doubled, multiplier, 0);
+    v = (v + (v >> 31)) >> shift;
+    return td_dsp_clamp((v + (2 * out->zero_point + 1)) >> 1, out->low, out->high);
+}
+
+/* `count` outputs of one patch. For each the stream has, plane by plane, `words` words of signs, as many of what
+ * is present where that is stored, and the plane's coefficient in the upper half of a word; with the last plane
+ * the shift in its lowest byte; then the sum in which no sign differs, and the multiplier. With `units` that sum
+ * is in the place of a coefficient. Each sign that differs takes twice its coefficient away. Returns where the
+ * next output begins. */
+static TD_INLINE const int32_t *td_signs_dot(const td_signs_conv_2d_shape *s, const int32_t *stream, int32_t count,
+                                             const uint32_t *patch, int8_t *y)
+{
+    for (const int8_t *const end = y + count; y < end;) {
+        uint32_t acc = 0;
+        int32_t last = 0;
         for (int32_t p = 0; p < s->planes; p++) {
+            const uint32_t *const signs = (const uint32_t *)(const void *)stream;
             const td_plane plane = { signs, s->ternary ? signs + s->words : NULL };
-            acc -= 2 * (uint32_t)(int32_t)*coefficient++ * td_count_differing(s->words, patch, plane);
-            signs += each;
+            const uint32_t differing = td_count_differing(s->words, patch, plane);
+            stream += s->words * (1 + s->ternary);
+            last = *stream++;
+            acc -= s->units ? differing : differing * (uint32_t)(last >> 16);
         }
-        *y++ = (int8_t)td_requantize((int32_t)acc, layer->multiplier[o * s->channel_step],
-                                     layer->shift[o * s->channel_step], &s->conv.out);
+        const int32_t shift = (int8_t)(uint8_t)last;
+        const int32_t most = s->units ? last >> 8 : *stream++;
+        const int32_t multiplier = *stream++;
+        if (s->doubled) {
+            *y++ = (int8_t)td_signs_output((int32_t)(4 * acc + (uint32_t)most), multiplier, shift, &s->conv.out);
+        } else {
+            *y++ = (int8_t)td_requantize((int32_t)(2 * acc + (uint32_t)most), multiplier, shift, &s->conv.out);
+        }
     }
+    return stream;
 }
 
 /* The window at (iy, ix) of a packed image, with -1 where it is outside. */
@@ -75,7 +88,7 @@ static TD_INLINE void td_signs_collect(const td_conv_2d_shape *s, const int8_t *
 
 /* Convolution; a fully connected layer is one of 1x1. `scratch` holds the words of a patch, then with `whole`
  * those of the image, else the bytes of a patch. */
-static TD_INLINE void td_signs_conv_2d(const td_signs_conv_2d_shape *f, const td_signs *layer, const int8_t *x,
+static TD_INLINE void td_signs_conv_2d(const td_signs_conv_2d_shape *f, const int32_t *stream, const int8_t *x,
                                        int8_t *y, int8_t *scratch)
 {
     const td_conv_2d_shape *const s = &f->conv;
@@ -89,13 +102,14 @@ static TD_INLINE void td_signs_conv_2d(const td_signs_conv_2d_shape *f, const td
             const int32_t iy = oy * s->stride_h - s->pad_top;
             for (int32_t ox = 0; ox < s->out_w; ox++) {
                 const int32_t ix = ox * s->stride_w - s->pad_left;
+                const int32_t *next = stream;
                 for (int32_t g = 0; g < s->groups; g++) {
                     if (f->whole) {
                         td_signs_gather(s, patch + f->words, iy, ix, patch);
                     } else {
                         td_signs_collect(s, x + g * (s->in_c / s->groups), iy, ix, scratch + 4 * f->words, patch);
                     }
-                    td_signs_dot(f, layer, g * per_group, per_group, patch, y);
+                    next = td_signs_dot(f, next, per_group, patch, y);
                     y += per_group;
                 }
             }
