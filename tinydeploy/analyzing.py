@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from tinydeploy.analysis import Analysis, Precision
+import os
+from pathlib import Path
+
+from tinydeploy.analysis import Analysis
 from tinydeploy.analysis import analyze as analyze_graph
 from tinydeploy.data import DataSource, Samples, fit_samples, open_dataset
+from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.model import Model
 from tinydeploy.ops.quantize import dequantize_array
+from tinydeploy.quantize import QuantizeOptions
+from tinydeploy.quantize.recipe import INT8_RECIPE
+from tinydeploy.quantize.recipe_file import make_recipe
 
 SAMPLES = 500
 """Taken of the data where nobody says how many."""
@@ -19,8 +26,9 @@ def analyze(
     data: DataSource | None = None,
     *,
     samples: int = SAMPLES,
-    weight_bits: int = 8,
-    activation_bits: int = 8,
+    bits: str | None = None,
+    scheme: str | None = None,
+    recipe: str | os.PathLike[str] | None = None,
     calibration: str = "minmax",
     scale: float = 1.0,
     mean: float = 0.0,
@@ -30,19 +38,23 @@ def analyze(
     Args:
         data: .npz with x; without it only what follows from the weights is said.
         samples: so many of the data, from the start, calibrate and are measured on.
-        weight_bits, activation_bits: that a float model is taken to have; an integer model has its own.
+        bits, scheme, recipe: how a float model would be quantized, as for `compress`.
         calibration: how the ranges of a float model are found.
 
     Raises:
         DeployError: the data does not fit, or a float model cannot be quantized.
     """
-    graph, assumed = model.graph, Precision(weight_bits, activation_bits)
+    graph = model.graph
+    chosen = make_recipe(bits, scheme, None if recipe is None else Path(recipe))
+    if graph.is_integer and chosen != INT8_RECIPE:
+        raise DeployError("the model is quantized already", where=model.path, hint="analyze it as it is")
+    options = QuantizeOptions(calibration, recipe=chosen)
     if data is None:
-        return analyze_graph(graph, None, assumed, model=model.path), ()
+        return analyze_graph(graph, None, options, model=model.path), ()
     given = fit_samples(graph, open_dataset(data), scale=scale, mean=mean)
     few = Samples(tuple(x[:samples] for x in given.inputs), None, given.warnings)
     inputs = [_real(graph, name, x) for name, x in zip(graph.inputs, few.inputs, strict=True)]
-    result = analyze_graph(graph, inputs, assumed, model=model.path, calibration=calibration)
+    result = analyze_graph(graph, inputs, options, model=model.path)
     return result, given.warnings
 
 

@@ -19,20 +19,9 @@ from tinydeploy.cli.options import data_options, json_option, model_argument, pr
     show_default=True,
     help="How many of the data calibrate and are measured on.",
 )
-@click.option(
-    "--weight-bits",
-    type=click.IntRange(1, 16),
-    default=8,
-    show_default=True,
-    help="Of the weights that a float MODEL would have; an integer MODEL has its own.",
-)
-@click.option(
-    "--activation-bits",
-    type=click.IntRange(1, 16),
-    default=8,
-    show_default=True,
-    help="Of its activations; other bits than 8 and 8 are simulated in float.",
-)
+@click.option("--bits", metavar="W[:A]", help="That a float MODEL would get, as for compress.")
+@click.option("--scheme", help="The scheme of its weights, as for compress.")
+@click.option("--recipe", help="Both by layer, as for compress.")
 @click.option("--calibration", default="minmax", show_default=True, help="As for compress.")
 @data_options
 @json_option
@@ -41,8 +30,9 @@ def analyze_command(
     weights: str | None,
     data: str | None,
     samples: int,
-    weight_bits: int,
-    activation_bits: int,
+    bits: str | None,
+    scheme: str | None,
+    recipe: str | None,
     calibration: str,
     input_scale: float,
     input_mean: float,
@@ -58,7 +48,7 @@ def analyze_command(
     \b
     Example:
       tinydeploy analyze kws.tflite
-      tinydeploy analyze net.onnx --data train.npz --weight-bits 4
+      tinydeploy analyze net.onnx --data train.npz --bits 4:8
     """
     from tinydeploy import api
     from tinydeploy.report.analysis import analysis_report
@@ -68,8 +58,9 @@ def analyze_command(
         api.load_model(model, weights),
         data,
         samples=samples,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
+        bits=bits,
+        scheme=scheme,
+        recipe=recipe,
         calibration=calibration,
         scale=input_scale,
         mean=input_mean,

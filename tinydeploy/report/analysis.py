@@ -49,7 +49,7 @@ def _layers(a: Analysis) -> Table:
 
 def _tensors(a: Analysis) -> Table:
     """A row a tensor: how loud its noise is, and how far its distribution moved."""
-    by = "" if a.measured_by is None else f" ({a.measured_by}, {a.samples:,} samples)"
+    by = f" ({a.samples:,} samples)" if a.samples else ""
     table = text_table(f"SQNR and divergence of the tensors{by}", "tensor", "")
     for name in ("bits", "zeta dB", "SQNR dB", "predicted", "own", "KL f:q", "KL q:f"):
         table.add_column(name, justify="right", no_wrap=True)
