@@ -76,3 +76,24 @@ def test_bits_for_an_integer_model_are_exit_2(tmp_path: Path) -> None:
     result = invoke("analyze", tmp_path / "model.onnx", "--bits", "4")
     assert result.exit_code == 2
     assert "quantized already" in result.stderr
+
+
+def test_a_float_model_with_labels_gets_bits_by_layer() -> None:
+    pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
+    documents = [
+        json.loads(invoke("analyze", MODEL, "--data", SAMPLES, "--accuracy-loss", loss, "--json").stdout)[
+            "precision"
+        ]
+        for loss in ("0.2", "0.001")
+    ]
+    loose, strict = documents
+    assert loose["uniform_bits"] < strict["uniform_bits"]
+    assert loose["base_bits"] < strict["base_bits"]
+    for layer in strict["layers"]:
+        assert min(layer["weights_offset"], layer["activations_offset"]) >= 0
+        assert layer["weights_bits"] == strict["base_bits"] + layer["weights_offset"]
+        assert isinstance(layer["hessian_trace"], float)
+    offsets = [
+        n for layer in strict["layers"] for n in (layer["weights_offset"], layer["activations_offset"])
+    ]
+    assert min(offsets) == 0

@@ -57,11 +57,13 @@ def test_prediction_is_near_measurement_where_many_sums_average_it(samples: list
 
 def test_a_bit_is_worth_six_decibels(samples: list[Array]) -> None:
     coarse, fine = (analyze(residual(), samples, options(b)).tensors for b in ("5:5", "7:7"))
+    gained: list[float] = []
     for few, many in zip(coarse, fine, strict=True):
         # What no layer with weights reads keeps eight bits.
         if few.bits < 8:
             assert (few.bits, many.bits) == (5, 7)
-            assert (many.sqnr_db or 0) - (few.sqnr_db or 0) == pytest.approx(12.04, abs=4.0)
+            gained.append((many.sqnr_db or 0) - (few.sqnr_db or 0))
+    assert np.mean(gained) == pytest.approx(12.04, abs=2.0)
 
 
 @pytest.mark.parametrize(("scheme", "bits"), [("codebook:3", 3), ("ternary", 2), ("abc:3", 3), ("binary", 1)])

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tinydeploy.analysis.costs import Costs, computational_cost, network_costs, representational_cost
 from tinydeploy.analysis.layers import LinearLayer
+from tinydeploy.precision.choice import PrecisionChoice
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,7 @@ class Analysis:
 
     Attributes:
         samples: that were measured on; 0 without data.
+        precision: bits by layer, chosen from gradients of a float network; None where that is not possible.
         notes: what could not be said, and why.
     """
 
@@ -104,6 +106,7 @@ class Analysis:
     layers: tuple[LayerAnalysis, ...]
     tensors: tuple[TensorAnalysis, ...]
     notes: tuple[str, ...] = ()
+    precision: PrecisionChoice | None = None
 
     @property
     def costs(self) -> Costs:
@@ -120,6 +123,7 @@ class Analysis:
             "computational_cost_fa": costs.computational,
             "layers": [a.to_json() for a in self.layers],
             "tensors": [t.to_json() for t in self.tensors],
+            "precision": None if self.precision is None else self.precision.to_json(),
             "notes": list(self.notes),
         }
 

@@ -23,6 +23,13 @@ from tinydeploy.cli.options import data_options, json_option, model_argument, pr
 @click.option("--scheme", help="The scheme of its weights, as for compress.")
 @click.option("--recipe", help="Both by layer, as for compress.")
 @click.option("--calibration", default="minmax", show_default=True, help="As for compress.")
+@click.option(
+    "--accuracy-loss",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="A fraction, for which the least bits of each layer of a float MODEL are said.",
+)
 @data_options
 @json_option
 def analyze_command(
@@ -34,6 +41,7 @@ def analyze_command(
     scheme: str | None,
     recipe: str | None,
     calibration: str,
+    accuracy_loss: float,
     input_scale: float,
     input_mean: float,
     as_json: bool,
@@ -43,7 +51,8 @@ def analyze_command(
     Costs: bits to hold weights and activations, full adders to compute, accumulator width. Noise: the signal
     to quantization noise ratio (SQNR) of each tensor, measured and as formulas predict it, and the divergence
     of its distribution. A float MODEL is compared with its quantized self, an integer MODEL with the float
-    network of its own weights.
+    network of its own weights. With the extra 'train' and a float MODEL that classifies: the bits that each
+    layer needs by its noise gains (Sakr and Shanbhag), and the trace of the Hessian where there are labels.
 
     \b
     Example:
@@ -62,6 +71,7 @@ def analyze_command(
         scheme=scheme,
         recipe=recipe,
         calibration=calibration,
+        accuracy_loss=accuracy_loss,
         scale=input_scale,
         mean=input_mean,
     )
