@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 from fit_shapes import layer_graphs, networks
 
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.data import random_samples
 from tinydeploy.emulate.build import Firmware, build
@@ -33,7 +33,7 @@ from tinydeploy.emulate.cycles.trace import FlashCount
 from tinydeploy.emulate.machine import Machine
 from tinydeploy.emulate.toolchain import find_toolchain
 from tinydeploy.estimate.costs import FILE, cost, flash_key
-from tinydeploy.estimate.features import FEATURES, layer_features
+from tinydeploy.estimate.features import layer_features, read_features
 from tinydeploy.ir.graph import Graph
 from tinydeploy.measure import model_abi
 from tinydeploy.model import load_model
@@ -52,6 +52,7 @@ class Row:
     Attributes:
         cycles: issue and branches.
         lines: missed in each kind of flash by its key.
+        reads: the features that missed reads grow with, by the same key.
     """
 
     kernel: str
@@ -61,6 +62,7 @@ class Row:
     code_bytes: int
     stack_bytes: int
     lines: dict[str, FlashCount]
+    reads: dict[str, Mapping[str, float]]
 
 
 @dataclass
@@ -97,21 +99,29 @@ def nonnegative(a: np.ndarray, y: np.ndarray) -> np.ndarray:
     return x
 
 
-def fitted(rows: list[Row], values: Iterable[float], scale: Iterable[float]) -> dict[str, float]:
-    """Factors of the features; `scale` is what an error is relative to."""
+def fitted(
+    features: list[Mapping[str, float]], values: Iterable[float], scale: Iterable[float]
+) -> dict[str, float]:
+    """Factors of the features of some layers; `scale` is what an error is relative to."""
     weights = 1 / np.maximum(1.0, np.fromiter(scale, float))
-    a = np.array([[row.features[name] for name in FEATURES] for row in rows])
+    names = sorted({name for found in features for name in found})
+    a = np.array([[found.get(name, 0.0) for name in names] for found in features])
     y = np.fromiter(values, float)
     used = a.any(axis=0)
     units = np.where(used, np.abs(a * weights[:, None]).max(axis=0), 1.0)
     factors = nonnegative(a[:, used] * weights[:, None] / units[used], y * weights) / units[used]
-    names = [name for name, there in zip(FEATURES, used, strict=True) if there]
-    return {n: float(f"{f:.{DIGITS}g}") for n, f in zip(names, factors, strict=True) if f > 0}
+    there = [name for name, there in zip(names, used, strict=True) if there]
+    return {n: float(f"{f:.{DIGITS}g}") for n, f in zip(there, factors, strict=True) if f > 0}
 
 
-def run_graph(graph: Graph, core: Core, flashes: Mapping[str, FlashTiming], *, dsp: bool) -> Ran:
-    """Builds a graph and runs it, with memory that never waits and with each flash."""
-    project = make_project(graph, ExportOptions("fit", core.name, "latency", "", dsp))
+def run_graph(graph: Graph, core: Core, flashes: Mapping[str, FlashTiming], *, fast: bool = True) -> Ran:
+    """Builds a graph and runs it, with memory that never waits and with each flash.
+
+    Args:
+        fast: with the kernels that the core has beside the portable ones.
+    """
+    options = ExportOptions("fit", core.name, "latency", "", fast and core.dsp, narrow=fast and core.narrow)
+    project = make_project(graph, options)
     abi = model_abi(project)
     inputs = [x[0].tobytes() for x in random_samples(graph, 1, 0)]
     with tempfile.TemporaryDirectory() as folder:
@@ -130,15 +140,17 @@ def run_graph(graph: Graph, core: Core, flashes: Mapping[str, FlashTiming], *, d
         cycles = run.cycles.per_function.get(layer.function)
         if cycles is None:
             continue
+        features = layer_features(project.model.graph, layer)
         rows.append(
             Row(
                 layer.code.kernel,
-                layer_features(project.model.graph, layer),
+                features,
                 (cycles.issue, cycles.branches),
                 run.per_function[layer.function],
                 _code_bytes(firmware, layer),
                 run.stack_bytes,
                 {key: lines[layer.function] for key, lines in missed.items()},
+                {key: read_features(features, layer, flash) for key, flash in flashes.items()},
             )
         )
     base = firmware.flash_code_bytes - sum(row.code_bytes for row in rows)
@@ -153,14 +165,14 @@ def _code_bytes(firmware: Firmware, layer: Layer) -> int:
 def fit_core(core: Core, boards: Boards, report: dict[str, object]) -> dict[str, object]:
     """The costs of one core: its part of the file, and `flash` entries put into `report`."""
     kinds = {key: flashes[0] for key, flashes in boards.items()}
-    layers = [run_graph(g, core, kinds, dsp=core.dsp) for g in layer_graphs(linear_only=False)]
-    if core.dsp:
-        layers += [run_graph(g, core, kinds, dsp=False) for g in layer_graphs(linear_only=True)]
+    layers = [run_graph(g, core, kinds) for g in layer_graphs(linear_only=False)]
+    if core.dsp or core.narrow:
+        layers += [run_graph(g, core, kinds, fast=False) for g in layer_graphs(linear_only=True)]
     by_kernel: dict[str, list[Row]] = defaultdict(list)
     for ran in layers:
         for row in ran.rows:
             by_kernel[row.kernel].append(row)
-    held = [run_graph(g, core, kinds, dsp=core.dsp) for g in networks()]
+    held = [run_graph(g, core, kinds) for g in networks()]
     kernels: dict[str, dict[str, object]] = {}
     missed: dict[str, dict[str, dict[str, dict[str, float]]]] = {key: {} for key in kinds}
     for name, rows in sorted(by_kernel.items()):
@@ -168,10 +180,11 @@ def fit_core(core: Core, boards: Boards, report: dict[str, object]) -> dict[str,
             print(f"  {name}: only {len(rows)} layers, left out", file=sys.stderr)
             continue
         total = [sum(row.cycles) for row in rows]
+        counts = [row.features for row in rows]
         kernels[name] = {
-            "issue": fitted(rows, (row.cycles[0] for row in rows), total),
-            "branches": fitted(rows, (row.cycles[1] for row in rows), total),
-            "instructions": fitted(rows, (r.instructions for r in rows), (r.instructions for r in rows)),
+            "issue": fitted(counts, (row.cycles[0] for row in rows), total),
+            "branches": fitted(counts, (row.cycles[1] for row in rows), total),
+            "instructions": fitted(counts, (r.instructions for r in rows), (r.instructions for r in rows)),
             "code_bytes": round(float(np.mean([row.code_bytes for row in rows]))),
             "stack_bytes": max(row.stack_bytes for row in rows),
         }
@@ -181,11 +194,13 @@ def fit_core(core: Core, boards: Boards, report: dict[str, object]) -> dict[str,
             # An error in lines counts as the cycles that it becomes.
             scale = [(t + w) / (flash.wait_states + 1) for t, w in zip(total, waits, strict=True)]
             missed[key][name] = {
-                "fetch": fitted(rows, (count.fetch_misses for count in lines), scale),
-                "following": fitted(rows, (count.fetch_next for count in lines), scale),
-                "read": fitted(rows, (count.read_misses for count in lines), scale),
+                "fetch": fitted(counts, (count.fetch_misses for count in lines), scale),
+                "following": fitted(counts, (count.fetch_next for count in lines), scale),
+                "read": fitted(
+                    [row.reads[key] for row in rows], (count.read_misses for count in lines), scale
+                ),
             }
-        errors = [abs(predicted(row, kernels, None, None) / sum(row.cycles) - 1) for row in rows]
+        errors = [abs(predicted(row, kernels) / sum(row.cycles) - 1) for row in rows]
         print(f"  {name}: {len(rows)} layers, mean {np.mean(errors):.1%}, worst {max(errors):.1%}")
     flash_report = report["flash"]
     assert isinstance(flash_report, dict)
@@ -201,14 +216,19 @@ def fit_core(core: Core, boards: Boards, report: dict[str, object]) -> dict[str,
 
 
 def predicted(
-    row: Row, kernels: Mapping[str, Mapping], missed: Mapping[str, Mapping] | None, flash: FlashTiming | None
+    row: Row,
+    kernels: Mapping[str, Mapping],
+    missed: Mapping[str, Mapping] | None = None,
+    key: str = "",
+    flash: FlashTiming | None = None,
 ) -> float:
     """The cycles of one layer by the cost functions."""
     own = sum(cost(kernels[row.kernel][part], row.features) for part in ("issue", "branches"))
     if missed is None or flash is None:
         return own
-    parts = (missed[row.kernel][part] for part in ("fetch", "following", "read"))
-    fetch, following, read = (round(cost(factors, row.features)) for factors in parts)
+    parts = missed[row.kernel]
+    fetch, following = (round(cost(parts[part], row.features)) for part in ("fetch", "following"))
+    read = round(cost(parts["read"], row.reads[key]))
     return own + flash_cycles(FlashCount(fetch, following, 0, read), flash).total
 
 
@@ -222,7 +242,7 @@ def held_out(
     """The errors on networks that nothing was fitted on."""
     errors = []
     for ran in held:
-        guess = sum(predicted(row, kernels, missed, flash) for row in ran.rows)
+        guess = sum(predicted(row, kernels, missed, key, flash) for row in ran.rows)
         truth = sum(sum(row.cycles) for row in ran.rows)
         if flash is not None:
             truth += sum(flash_cycles(row.lines[key], flash).total for row in ran.rows)
@@ -274,7 +294,7 @@ def main() -> None:
         report["flash"] = {k: v for k, v in report["flash"].items() if not k.startswith(f"{core.name}/")}
         report["cores"][core.name] = fit_core(core, boards, report)
         print(f"  {time.monotonic() - start:.0f} s", flush=True)
-        OUT.write_text(json.dumps({"features": FEATURES, **report}, indent=1, sort_keys=True) + "\n")
+        OUT.write_text(json.dumps(report, indent=1, sort_keys=True) + "\n")
     if options.check:
         check(options.check)
 

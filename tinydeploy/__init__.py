@@ -1,8 +1,8 @@
 """tinydeploy takes a trained neural network to a microcontroller.
 
 The functions of the command line, for a notebook: `load_model` and `from_torch`, `compress`, `diff`,
-`export_c`, `verify`, `profile` and `evaluate`; `tinydeploy.api` documents each. What goes wrong is a
-`DeployError`.
+`export_c`, `verify`, `profile`, `evaluate` and `analyze`; `tinydeploy.api` documents each. What goes wrong
+is a `DeployError`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from tinydeploy.api import (
         DeployError,
+        analyze,
         compress,
         diff,
         evaluate,
@@ -28,6 +29,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DeployError",
     "__version__",
+    "analyze",
     "compress",
     "diff",
     "evaluate",

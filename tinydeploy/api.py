@@ -16,8 +16,9 @@ from tinydeploy import (
     profiling,
     verification,
 )
-from tinydeploy.backends.c.project import ExportOptions, exported_arena, make_project
-from tinydeploy.backends.c.syntax import check_name
+from tinydeploy.analysis import Analysis
+from tinydeploy.analyzing import analyze
+from tinydeploy.backends.c.project import exported_arena, make_project
 from tinydeploy.calibration import Fit, Reading
 from tinydeploy.comparison import diff
 from tinydeploy.compression import Compression, CompressOptions, Inputs
@@ -32,8 +33,8 @@ from tinydeploy.finetune import TrainOptions
 from tinydeploy.finetune.options import Precision
 from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
 from tinydeploy.ir.graph import Graph
-from tinydeploy.ir.types import Array
-from tinydeploy.measure import Job, Progress, measure, require_optimize, silent
+from tinydeploy.jobs import export_options, first_sample, make_job
+from tinydeploy.measure import Job, Progress, measure, silent
 from tinydeploy.model import Model, from_torch, load_model
 from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
@@ -42,11 +43,12 @@ from tinydeploy.pruning import PruneOptions
 from tinydeploy.quantize.recipe_file import make_recipe
 from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
 from tinydeploy.target_cost import target_cost
-from tinydeploy.targets import Core, Target, load_target
+from tinydeploy.targets import Core, load_target
 from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
 __all__ = [
+    "Analysis",
     "Compression",
     "DeployError",
     "Difference",
@@ -59,6 +61,7 @@ __all__ = [
     "Model",
     "Profile",
     "Verification",
+    "analyze",
     "calibrate",
     "compress",
     "diff",
@@ -86,10 +89,13 @@ def export_c(
     optimize: str = "latency",
     max_flash: int | None = None,
     max_ram: int | None = None,
+    autotune: bool = False,
+    progress: Progress = silent,
 ) -> Export:
     """Writes a C project into `folder`, all files or none.
 
     Args:
+        autotune: choose kernels by what each took on the emulated core, not by stored costs.
         max_flash, max_ram: bytes; with one of them the project is built and measured first, and where it
             exceeds one, again with kernels that are smaller and slower.
 
@@ -98,14 +104,12 @@ def export_c(
         DoesNotFitError: a limit is exceeded.
     """
     where = load_target(target)
-    options = _options(model, where, name, optimize)
+    job = make_job(model, where, name, optimize, autotune=autotune, progress=progress)
     measurement = None
     if max_flash is None and max_ram is None:
-        project = make_project(model.graph, options)
+        project = make_project(model.graph, job.options)
     else:
-        measurement = measure_within(
-            Job(model.graph, options, where.core), _first_sample(model.graph), max_flash, max_ram
-        )
+        measurement = measure_within(job, first_sample(model.graph), max_flash, max_ram)
         project = measurement.project
     write_project(project, Path(folder))
     return Export(Path(folder), project, where, measurement)
@@ -121,6 +125,7 @@ def verify(
     compiler: str | None = None,
     scale: float = 1.0,
     mean: float = 0.0,
+    autotune: bool = False,
     progress: Progress = silent,
 ) -> Verification:
     """Compares the emulated core with the engine, and with `y` of the inputs file where it fits.
@@ -130,7 +135,7 @@ def verify(
         MissingExtraError: the extra `emulate` is not installed.
     """
     where = load_target(target)
-    job = Job(model.graph, _options(model, where, name, optimize), where.core, compiler, where.board)
+    job = make_job(model, where, name, optimize, compiler, autotune=autotune, progress=progress)
     if inputs is None:
         return verification.verify(
             job, where.name, random_samples(model.graph, RANDOM_SAMPLES, SEED), None, progress=progress
@@ -151,6 +156,7 @@ def profile(
     max_ram: int | None = None,
     max_latency_ms: float | None = None,
     estimate: bool = False,
+    autotune: bool = False,
     progress: Progress = silent,
 ) -> Profile:
     """Builds and runs a model on each target, and looks for what would make it fit where it does not.
@@ -159,18 +165,19 @@ def profile(
         max_flash, max_ram, max_latency_ms: bytes and milliseconds that are allowed on every target, on top
             of what its board has.
         estimate: take cost functions of the kernels in place of compiler and emulator. They are taken anyway
-            where no compiler is found and none was asked for, and a note then says so.
+            where no compiler is found and none was asked for, and a note then says so; not with `autotune`.
 
     Raises:
         DeployError: an unknown target, a failed build, code that does not come back, or a model, core or
             board without cost functions.
         MissingExtraError: the extra `emulate` is not installed, and no estimate can stand in.
     """
-    jobs = []
-    for target in targets:
-        found = load_target(target)
-        job = Job(model.graph, _options(model, found, name, optimize), found.core, compiler, found.board)
-        jobs.append((job, found))
+    found = [load_target(target) for target in targets]
+    if estimate and autotune:
+        raise DeployError("measures, and --estimate does not", where="--autotune", hint="leave one out")
+    jobs = [
+        (make_job(model, t, name, optimize, compiler, autotune=autotune, progress=progress), t) for t in found
+    ]
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")
     limits = Limits(max_flash, max_ram, max_latency_ms)
@@ -224,8 +231,8 @@ def calibrate(
     readings = []
     for path, milliseconds in measured:
         model = load_model(path)
-        job = Job(model.graph, _options(model, plain, None, optimize), plain.core, compiler, plain.board)
-        m = measure(job, _first_sample(model.graph), prove=False, progress=progress)
+        job = make_job(model, plain, None, optimize, compiler)
+        m = measure(job, first_sample(model.graph), prove=False, progress=progress)
         if m.latency.parts is None:
             raise DeployError("; ".join(m.latency.notes), where=where.name)
         readings.append(Reading(Path(path).name, milliseconds, m.latency.parts))
@@ -370,7 +377,7 @@ def compress(
         distill=distill,
         max_accuracy_drop=max_accuracy_drop,
     )
-    export = _options(model, where, None, "latency")
+    export = export_options(model, where, None, "latency")
 
     def job(graph: Graph) -> Job:
         return Job(graph, export, where.core, board=where.board)
@@ -390,14 +397,3 @@ def compress(
         result, files = compressed_files(result)
         write_files(files, Path(output), obsolete=OPTIONAL_FILES)
     return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))
-
-
-def _options(model: Model, target: Target, name: str | None, optimize: str) -> ExportOptions:
-    require_optimize(optimize)
-    chosen = model.default_name if name is None else check_name(name)
-    core = target.core
-    return ExportOptions(chosen, target.name, optimize, model.sha256, core.dsp, narrow=core.narrow)
-
-
-def _first_sample(graph: Graph) -> tuple[Array, ...]:
-    return tuple(x[:1] for x in random_samples(graph, 1, SEED))

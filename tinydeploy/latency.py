@@ -106,6 +106,8 @@ def latency_of(count: CycleCount, core: Core, board: Board | None) -> Latency:
         per_function = {name: cycles.scaled(flash, branches) for name, cycles in per_function.items()}
         fitted = f"waits for flash x {flash:.3g}, taken branches x {branches:.3g}"
         notes = (*notes, f"calibrated on {calibration.readings} reading(s) of a board: {fitted}")
+    if per_function is not None:
+        notes = (*notes, *unverified_notes(board))
     total = None if per_function is None else sum(per_function.values(), Cycles())
     return Latency(
         parts=total,
@@ -114,6 +116,12 @@ def latency_of(count: CycleCount, core: Core, board: Board | None) -> Latency:
         validation=board.validation if board is not None else core.validation,
         notes=notes,
     )
+
+
+def unverified_notes(board: Board | None) -> tuple[str, ...]:
+    """A note that names the figures of a board's flash that could not be looked up; none where all were."""
+    keys = [] if board is None else [key for key in board.unverified if key.startswith("flash.")]
+    return (f"could not be looked up for this board: {', '.join(keys)}",) if keys else ()
 
 
 def no_latency(why: str) -> Latency:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from tinydeploy.advice import Advice, Trial, advise
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.data import random_samples
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.energy import Energy, energy_json, energy_of
@@ -211,9 +211,9 @@ def _on_target(
 
 
 def _layer(m: Measurement, layer: Layer, arena_bytes: int) -> LayerProfile:
-    own = [name for name in m.code_bytes if _belongs(name, layer.function)]
-    instructions = sum(n for name, n in m.per_function.items() if _belongs(name, layer.function))
-    cycles = [n for name, n in m.latency.per_function.items() if _belongs(name, layer.function)]
+    own = [name for name in m.code_bytes if layer.owns(name)]
+    instructions = sum(n for name, n in m.per_function.items() if layer.owns(name))
+    cycles = [n for name, n in m.latency.per_function.items() if layer.owns(name)]
     params = sum(
         v.elements for v in m.project.model.graph.node_inputs(layer.node) if v is not None and v.is_constant
     )
@@ -233,8 +233,3 @@ def _layer(m: Measurement, layer: Layer, arena_bytes: int) -> LayerProfile:
         share=part / whole if whole else None,
         from_ram=None if m.weights_in_ram is None else m.weights_in_ram.cycles_of([layer.function]),
     )
-
-
-def _belongs(symbol: str, function: str) -> bool:
-    """A compiler may append `.constprop.0` and the like to a static function's name."""
-    return symbol == function or symbol.startswith(f"{function}.")

@@ -7,6 +7,7 @@ user's own; adding one takes no Python. Every figure of a file has a source, or 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ WAIT_STATES = (0, 1000)
 LINE_BYTES = (4, 256)
 CLOCK_MHZ_MAX = 2000.0
 UW_PER_MHZ_MAX = 10_000.0
+UNVERIFIED = "Unverified"
+"""How the source of a figure begins that could not be looked up."""
 
 BOARD_NAME = r"[a-z0-9][a-z0-9-]*"
 _CORE_REQUIRED = (
@@ -155,6 +158,11 @@ class Board:
     power: Power | None = None
     calibration: Calibration | None = None
 
+    @property
+    def unverified(self) -> tuple[str, ...]:
+        """The figures whose source says that nobody could look them up."""
+        return tuple(key for key, source in self.sources.items() if source.startswith(UNVERIFIED))
+
 
 @dataclass(frozen=True)
 class Target:
@@ -173,6 +181,18 @@ class Target:
     def validation(self) -> Validation | None:
         """How modelled cycles compared with silicon: of the board where there is one, else of the core."""
         return self.core.validation if self.board is None else self.board.validation
+
+    @property
+    def status(self) -> str:
+        """What stands behind the latencies of a board, in a word or two; "" for a bare core."""
+        board = self.board
+        if board is None:
+            return ""
+        if board.validation is not None:
+            return f"±{math.ceil(board.validation.worst_error_pct)} % on {board.validation.points}"
+        if board.flash is None:
+            return "no flash timing"
+        return "unverified" if board.unverified else "unvalidated"
 
     @property
     def title(self) -> str:
@@ -196,6 +216,7 @@ class Target:
             "flash": asdict(board.flash) if board and board.flash else None,
             "power": asdict(board.power) if board and board.power else None,
             "sources": dict(board.sources if board else self.core.sources),
+            "unverified": list(board.unverified) if board else [],
             "validation": None if self.validation is None else asdict(self.validation),
             "calibration": asdict(board.calibration) if board and board.calibration else None,
             "core": asdict(self.core)

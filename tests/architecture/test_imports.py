@@ -19,7 +19,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"ir"}),
     frozenset({"ops"}),
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),
-    frozenset({"prune", "quantize", "plan", "evaluation", "finetune", "difference"}),
+    frozenset({"prune", "quantize", "plan", "evaluation", "finetune", "difference", "analysis", "repair"}),
     frozenset({"backends", "emulate"}),
     frozenset(
         {
@@ -31,6 +31,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "calibration",
                 "measure",
                 "verification",
+                "analyzing",
                 "comparison",
                 "profiling",
                 "export",
@@ -42,6 +43,8 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "placement",
                 "verdict",
                 "advice",
+                "tuning",
+                "jobs",
             ),
             "report",
         }

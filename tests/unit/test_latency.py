@@ -52,6 +52,12 @@ def test_a_bare_core_has_cycles_and_no_clock() -> None:
     assert found.text == "1,357 cycles (modelled; unvalidated)"
 
 
+def test_figures_that_could_not_be_looked_up_are_named() -> None:
+    found = latency_of(COUNT, M4.core, load_target("nrf52840-dk").board)
+    assert found.notes[-1].startswith("could not be looked up for this board: flash.wait_states, ")
+    assert latency_of(COUNT, M4.core, M4.board).notes == COUNT.notes
+
+
 def test_without_a_model_there_is_nothing() -> None:
     found = latency_of(CycleCount(None, ("why",)), M4.core, M4.board)
     assert (found.cycles, found.latency_ms, found.error_pct, found.text) == (None, None, None, "-")

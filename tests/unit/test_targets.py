@@ -450,3 +450,31 @@ class TestInstalledPackage:
     ) -> None:
         monkeypatch.setattr(targets, "__file__", str(tmp_path / "tinydeploy" / "targets.py"))
         assert "install tinydeploy again" in refusal("host").hint
+
+
+def test_a_figure_that_could_not_be_looked_up_is_named() -> None:
+    found = load_target("nrf52840-dk")
+    assert found.board is not None
+    assert "flash.wait_states" in found.board.unverified
+    assert found.status == "unverified"
+    assert found.to_json()["unverified"] == list(found.board.unverified)
+    assert load_target("nucleo-l4r5zi").to_json()["unverified"] == []
+
+
+@pytest.mark.parametrize(
+    ("target", "status"),
+    [
+        ("cortex-m4", ""),
+        ("nucleo-l4r5zi", "±8 % on 8"),
+        ("ek-ra6m4", "no flash timing"),
+        ("nucleo-f446re", "unvalidated"),
+    ],
+)
+def test_what_stands_behind_the_latencies(target: str, status: str) -> None:
+    assert load_target(target).status == status
+
+
+def test_no_figure_is_from_memory() -> None:
+    for target in list_targets():
+        sources = target.board.sources if target.board else target.core.sources
+        assert not [text for text in sources.values() if "from memory" in text or "not looked up" in text]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from tinydeploy.advice.change import Trial
-from tinydeploy.backends.c.model import Layer, Model
+from tinydeploy.backends.c.layer import Layer
+from tinydeploy.backends.c.model import Model
 from tinydeploy.backends.c.project import lower_project
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.errors import DeployError

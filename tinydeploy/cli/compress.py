@@ -92,7 +92,10 @@ def _layer_ratios(
     help="Prune only inside residual blocks: what an addition shares stays.",
 )
 @click.option(
-    "--calibration", default="minmax", show_default=True, help="minmax, percentile, mse or entropy."
+    "--calibration",
+    default="minmax",
+    show_default=True,
+    help="minmax, percentile, mse, entropy, aciq or hwgq.",
 )
 @click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option(

@@ -8,11 +8,13 @@ from typing import Any
 import click
 
 from tinydeploy import __version__
+from tinydeploy.cli.analyze import analyze_command
 from tinydeploy.cli.calibrate import calibrate_command
 from tinydeploy.cli.compress import compress_command
 from tinydeploy.cli.diff import diff_command
 from tinydeploy.cli.options import (
     TARGET,
+    autotune_option,
     compiler_option,
     data_options,
     json_option,
@@ -73,6 +75,7 @@ def cli() -> None:
 @click.option("-o", "--output", "folder", required=True, help="Folder for the C project.")
 @name_option
 @optimize_option
+@autotune_option
 @click.option("--max-flash", type=click.IntRange(min=1), help="Bytes; export only what fits (exit 1).")
 @click.option("--max-ram", type=click.IntRange(min=1), help="Bytes; export only what fits (exit 1).")
 def export_c_command(
@@ -82,6 +85,7 @@ def export_c_command(
     folder: str,
     name: str | None,
     optimize: str,
+    autotune: bool,
     max_flash: int | None,
     max_ram: int | None,
 ) -> None:
@@ -96,18 +100,22 @@ def export_c_command(
       make -C kws_c && kws_c/example
     """
     from tinydeploy import api
+    from tinydeploy.cli.progress import progress_bar
     from tinydeploy.report.tables import export_report, print_report
 
     try:
-        result = api.export_c(
-            api.load_model(model, weights),
-            target,
-            folder,
-            name=name,
-            optimize=optimize,
-            max_flash=max_flash,
-            max_ram=max_ram,
-        )
+        with progress_bar() as progress:
+            result = api.export_c(
+                api.load_model(model, weights),
+                target,
+                folder,
+                name=name,
+                optimize=optimize,
+                autotune=autotune,
+                max_flash=max_flash,
+                max_ram=max_ram,
+                progress=progress,
+            )
     except api.DoesNotFitError as error:
         click.echo(f"does not fit: {error}; nothing was written", err=True)
         sys.exit(1)
@@ -120,6 +128,7 @@ def export_c_command(
 @click.option("--inputs", help="An .npz file with x and, where outputs are known, y.")
 @name_option
 @optimize_option
+@autotune_option
 @compiler_option
 @data_options
 @json_option
@@ -130,6 +139,7 @@ def verify_command(
     inputs: str | None,
     name: str | None,
     optimize: str,
+    autotune: bool,
     compiler: str | None,
     input_scale: float,
     input_mean: float,
@@ -157,6 +167,7 @@ def verify_command(
             inputs=inputs,
             name=name,
             optimize=optimize,
+            autotune=autotune,
             compiler=compiler,
             scale=input_scale,
             mean=input_mean,
@@ -203,21 +214,29 @@ def evaluate_command(
 @model_argument
 @click.option("--memory", is_flag=True, help="Print the memory plan as a picture.")
 @click.option("--groups", is_flag=True, help="Print the channels that can only be pruned together.")
+@click.option("--target", help=f"With --memory: the plan for it, not that of the portable kernels. {TARGET}")
+@optimize_option
 @json_option
-def inspect_command(model: str, weights: str | None, memory: bool, groups: bool, as_json: bool) -> None:
+def inspect_command(
+    model: str,
+    weights: str | None,
+    memory: bool,
+    groups: bool,
+    target: str | None,
+    optimize: str,
+    as_json: bool,
+) -> None:
     """Prints MODEL as text: one line a tensor and one a layer, stable enough for diff.
 
     \b
     Example:
       tinydeploy inspect kws.tflite
-      tinydeploy inspect kws.tflite --memory
+      tinydeploy inspect kws.tflite --memory --target nucleo-l4r5zi
       tinydeploy inspect kws.tflite --groups
     """
     from tinydeploy import api
     from tinydeploy.ir.show import show
-    from tinydeploy.passes.dead_channels import remove_dead_channels
-    from tinydeploy.passes.outputs import copy_outputs
-    from tinydeploy.plan import plan_memory
+    from tinydeploy.jobs import memory_plan
     from tinydeploy.prune import find_groups
     from tinydeploy.report.groups import groups_document, groups_text
     from tinydeploy.report.memory import memory_picture
@@ -227,18 +246,16 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
     if as_json:
         document = graph_summary(loaded.graph, loaded.path)
         if memory:
-            document["arena_bytes"] = plan_memory(
-                remove_dead_channels(copy_outputs(loaded.graph))
-            ).arena_bytes
+            plan, _ = memory_plan(loaded, target, optimize)
+            document["arena_bytes"] = plan.arena_bytes
+            document["arena_lower_bound_bytes"] = plan.lower_bound_bytes
         if groups:
             document["groups"] = groups_document(find_groups(loaded.graph))
         print_json(document)
     elif groups:
         click.echo(groups_text(find_groups(loaded.graph)), nl=False)
     elif memory:
-        # As it is exported: an output that is an input gets a place of its own.
-        exported = remove_dead_channels(copy_outputs(loaded.graph))
-        click.echo(memory_picture(plan_memory(exported), len(exported.nodes)), nl=False)
+        click.echo(memory_picture(*memory_plan(loaded, target, optimize)), nl=False)
     else:
         click.echo(show(loaded.graph), nl=False)
         count = transposes(loaded.graph)
@@ -268,6 +285,7 @@ def targets_command(name: str | None, as_json: bool) -> None:
         print_report(target_report(found[0]))
 
 
+cli.add_command(analyze_command)
 cli.add_command(calibrate_command)
 cli.add_command(compress_command)
 cli.add_command(diff_command)

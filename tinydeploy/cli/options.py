@@ -45,6 +45,15 @@ def optimize_option(function: Any) -> Any:
     )(function)
 
 
+def autotune_option(function: Any) -> Any:
+    """Adds --autotune."""
+    return click.option(
+        "--autotune",
+        is_flag=True,
+        help="Choose kernels by what each takes on the emulated core, in place of stored costs.",
+    )(function)
+
+
 def name_option(function: Any) -> Any:
     """Adds --name."""
     return click.option("--name", help="Prefix of everything in the C; from the file's name by default.")(

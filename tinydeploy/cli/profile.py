@@ -9,6 +9,7 @@ import click
 from tinydeploy.cli.firmware import FirmwareOptions, firmware_options, profile_firmware
 from tinydeploy.cli.options import (
     TARGET,
+    autotune_option,
     compiler_option,
     json_option,
     model_argument,
@@ -28,6 +29,7 @@ from tinydeploy.errors import DeployError
 @click.option("--target", "targets", required=True, help=f"One or more, with commas. {TARGET}")
 @name_option
 @optimize_option
+@autotune_option
 @compiler_option
 @limit_options
 @page_options
@@ -40,6 +42,7 @@ def profile_command(
     targets: str,
     name: str | None,
     optimize: str,
+    autotune: bool,
     compiler: str | None,
     allowed: Allowed,
     page: PageOptions,
@@ -86,6 +89,7 @@ def profile_command(
             names,
             name=name,
             optimize=optimize,
+            autotune=autotune,
             compiler=compiler,
             **allowed,
             estimate=estimate,

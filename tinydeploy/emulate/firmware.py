@@ -18,7 +18,7 @@ STACK_BYTES = 1 << 20
 _PAGE = 0x1000
 _BARE_RAM = 1 << 20  # for a heap behind the data of a program on a bare core, whose RAM nobody knows
 # What is RAM whatever the flags of a segment say: Arm's region; on RISC-V, where each chip has its own, that
-# of the RP2350 (pico-sdk, memmap_default.ld) and the ESP32-C3's for data and code (ESP-IDF, memory.ld.in).
+# of the RP2350 (pico-sdk, memmap_default.ld) and the ESP32-C3 for data and for code (ESP-IDF, memory.ld.in).
 _RAM = {
     "ARM": ((0x2000_0000, 0x4000_0000),),
     "RISC-V": ((0x2000_0000, 0x2008_2000), (0x3FC8_0000, 0x3FCE_0000), (0x4037_C000, 0x403E_0000)),

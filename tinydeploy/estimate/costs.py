@@ -122,8 +122,8 @@ def core_costs(core: str, flash: FlashTiming | None) -> CoreCosts:
 
 
 def cost(factors: Mapping[str, float], features: Mapping[str, float]) -> float:
-    """The sum of features times factors."""
-    return sum(factor * features[name] for name, factor in factors.items())
+    """The sum of features times factors; a feature that a layer does not have is 0."""
+    return sum(factor * features.get(name, 0.0) for name, factor in factors.items())
 
 
 @functools.cache

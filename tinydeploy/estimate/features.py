@@ -1,16 +1,22 @@
-"""The numbers of a layer that the cycles of its kernel grow with."""
+"""The numbers of a layer that the cycles of its kernel grow with.
+
+Portable kernels grow with what any kernel for that layer has to do. What those for the DSP extension do
+depends on how they are built, and is counted piece by piece: dsp_features.py.
+"""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.backends.c.syntax import Struct
+from tinydeploy.estimate.dsp_features import constant_lines, dsp_counts
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import site_of
 from tinydeploy.ops import AveragePool2D, Conv2D, DepthwiseConv2D, FullyConnected, MaxPool2D
 from tinydeploy.ops.window import Window
+from tinydeploy.targets import FlashTiming
 
 FEATURES = (
     "call",
@@ -25,25 +31,38 @@ FEATURES = (
     "inputs",
     "constants",
     "rounding",
-    "steps",
-    "words",
-    "tail",
 )
-"""Names of the features, in the order of the data file; `layer_features` says what they are."""
+"""Names of the features of portable kernels; `layer_features` says what they are."""
 
 
 def layer_features(graph: Graph, layer: Layer) -> Mapping[str, float]:
     """The features of a layer.
 
     Returns:
+        For a kernel of the DSP extension how often its pieces run. For a portable one:
         call: 1. pixels: outputs of one channel. outputs: elements. macs: multiply-accumulates, or elements of
         all windows, of a layer with padding, and plain_macs of one without. reads: inputs that one output
         depends on, over all pixels. taps: places of the window, over all pixels. rows: rows of the window,
         over all outputs. border: elements of the windows that reach into the padding. inputs: elements of the
         activations that are read. constants: bytes of weights. rounding: outputs whose scale needs the longer
-        way. steps, words, tail: turns and words of the inner loop of a dot product, and words in its pixels
-        behind the last block of four.
+        way.
     """
+    members = shape_members(layer)
+    counts = dsp_counts(layer.code.kernel, members)
+    return _portable(graph, layer, members) if counts is None else counts
+
+
+def read_features(features: Mapping[str, float], layer: Layer, flash: FlashTiming) -> Mapping[str, float]:
+    """The features of a layer, with what reading its constants from a flash grows with.
+
+    Returns:
+        `features` and, for a kernel of the DSP extension, lines: those that its constants miss.
+    """
+    lines = constant_lines(layer.code.kernel, shape_members(layer), flash)
+    return {**features, "lines": lines} if lines else features
+
+
+def _portable(graph: Graph, layer: Layer, members: Mapping[str, int]) -> dict[str, float]:
     y = layer.output
     channels = y.shape[-1] if y.shape else 1
     pixels = y.elements // max(1, channels)
@@ -63,16 +82,8 @@ def layer_features(graph: Graph, layer: Layer) -> Mapping[str, float]:
         "inputs": sum(value.elements for _, value in layer.inputs),
         "constants": sum(constant.bytes for constant in layer.code.constants),
     }
-    members: dict[str, int] = {}
-    for shape in layer.code.shapes:
-        _collect(shape.value, members)
     if members.get("way", 0) or not members.get("right_only", 1):
         found["rounding"] = y.elements
-    if "words" in members:
-        blocks = math.ceil(pixels / 4) * math.ceil(channels / 2)
-        found["words"] = blocks * members["words"]
-        found["steps"] = found["words"] / max(1, members.get("unroll", 1))
-        found["tail"] = (pixels % 4) * math.ceil(channels / 2) * members["words"]
     return found
 
 
@@ -105,8 +116,16 @@ def _inside(window: Window, layer: Layer) -> float:
     return fraction
 
 
+def shape_members(layer: Layer) -> dict[str, int]:
+    """All integers of the layer's constant structures, by name."""
+    found: dict[str, int] = {}
+    for shape in layer.code.shapes:
+        _collect(shape.value, found)
+    return found
+
+
 def _collect(struct: Struct, into: dict[str, int]) -> None:
-    """All integers of a structure and of those inside it, by name."""
+    """Integers of a structure and of those inside it."""
     for name, value in struct.members:
         if isinstance(value, Struct):
             _collect(value, into)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from tinydeploy.backends.c.model import Layer
+from tinydeploy.backends.c.bodies import CALL_BYTES
+from tinydeploy.backends.c.layer import Layer
+from tinydeploy.backends.c.model import Model
 from tinydeploy.backends.c.project import Project, lower_project
 from tinydeploy.emulate.cycles.model import Cycles, flash_cycles
 from tinydeploy.emulate.cycles.trace import FlashCount
 from tinydeploy.errors import DeployError
 from tinydeploy.estimate.costs import CoreCosts, core_costs, cost
-from tinydeploy.estimate.features import layer_features
+from tinydeploy.estimate.features import layer_features, read_features
 from tinydeploy.ir.graph import Graph
-from tinydeploy.latency import Estimated, Latency
+from tinydeploy.latency import Estimated, Latency, unverified_notes
 from tinydeploy.measure import Job, Measurement, Sizes
 from tinydeploy.targets import FlashTiming
 
@@ -37,6 +39,7 @@ def estimate(job: Job) -> Measurement:
     cycles = {layer.function: _cycles(graph, layer, costs, flash) for layer in layers}
     instructions = {layer.function: _instructions(graph, layer, costs) for layer in layers}
     kernels = [costs.kernel(layer.code.kernel) for layer in layers]
+    code = sum(_code(model, layer, costs) for layer in layers)
     # The layers reach each array through a pointer, which lies beside it.
     weights = sum(constant.bytes + _POINTER_BYTES for layer in layers for constant in layer.code.constants)
     arena = project.plan.arena_bytes
@@ -48,13 +51,21 @@ def estimate(job: Job) -> Measurement:
         per_function=instructions,
         stack_bytes=max((kernel.stack_bytes for kernel in kernels), default=0),
         arena_touched=None,
-        sizes=Sizes(costs.base_bytes + sum(kernel.code_bytes for kernel in kernels), weights, arena, arena),
+        sizes=Sizes(costs.base_bytes + code, weights, arena, arena),
         float_symbols=(),
         faults=(),
         unaligned_ok=True,
         latency=_latency(job, cycles, costs),
         source="estimated",
     )
+
+
+def _code(model: Model, layer: Layer, costs: CoreCosts) -> int:
+    """Bytes of a layer's function, with the body that it shares where it is the first to call it."""
+    body = model.body_of(layer)
+    own = 0 if body is None else CALL_BYTES
+    first = body is None or layer.index == body.layers[0]
+    return own + (costs.kernel(layer.code.kernel).code_bytes if first else 0)
 
 
 def _latency(job: Job, cycles: dict[str, Cycles], costs: CoreCosts) -> Latency:
@@ -67,7 +78,7 @@ def _latency(job: Job, cycles: dict[str, Cycles], costs: CoreCosts) -> Latency:
         per_function=cycles,
         latency_ms=None if board is None else total.total / (board.clock_mhz * 1000),
         validation=known,
-        notes=notes,
+        notes=(*notes, *unverified_notes(board)),
         estimated=Estimated(costs.held_out.networks, costs.held_out.worst_error_pct),
     )
 
@@ -78,7 +89,8 @@ def _cycles(graph: Graph, layer: Layer, costs: CoreCosts, flash: FlashTiming | N
     if flash is None or costs.flash is None:
         return own
     lines = costs.flash[layer.code.kernel]
-    fetch, following, read = (round(cost(f, features)) for f in (lines.fetch, lines.following, lines.read))
+    fetch, following = round(cost(lines.fetch, features)), round(cost(lines.following, features))
+    read = round(cost(lines.read, read_features(features, layer, flash)))
     return own + flash_cycles(FlashCount(fetch, following, 0, read), flash)
 
 

@@ -26,7 +26,10 @@ from tinydeploy.ops.requantize import Requantization
 
 Int64Array = npt.NDArray[np.int64]
 
-_MOST_FRACTION = 16
+PLAIN, TIES, ANY = 0, 1, 2
+"""TD_LEVEL_PLAIN, TD_LEVEL_TIES and TD_LEVEL_ANY of td_kernels_trio.h."""
+
+_MOST_FRACTION, _LEAST_FRACTION = 16, 12
 _LEVEL_BITS = 24
 _BOUND = 2**30
 _NEAR = sorted(range(-12, 13), key=abs)
@@ -35,45 +38,31 @@ _NEVER = np.iinfo(np.int64).max // 4
 
 @dataclass(frozen=True)
 class Levels:
-    """The constants of td_level, for each output channel.
+    """What td_trio_levels makes outputs with.
 
     Attributes:
+        way: TD_LEVEL_PLAIN, TD_LEVEL_TIES or TD_LEVEL_ANY.
         fraction: bits of `low`, the same for all channels.
-        bias: what makes `u` of the sum of products of raw inputs.
-        top, high, low, add: as above.
-        zero, step: as above; None where nothing is taken.
+        words: int64 (outputs, words of a channel), in the order that td_kernels_trio.h states.
     """
 
+    way: int
     fraction: int
-    bias: Int64Array
-    top: Int64Array
-    high: Int64Array
-    low: Int64Array
-    add: Int64Array
-    zero: Int64Array | None = None
-    step: Int64Array | None = None
-
-    @property
-    def words(self) -> Int64Array:
-        """(outputs, 5 or 7), in the order in which td_level reads them."""
-        columns = [self.bias, self.top, self.high, self.low, self.add]
-        if self.zero is not None and self.step is not None:
-            columns += [self.zero, self.step]
-        return np.stack(columns, axis=1)
+    words: Int64Array
 
 
-def levels(weights: Int64Array, p: LinearParameters, zero_point: int) -> Levels | None:
+def levels(weights: Int64Array, p: LinearParameters, zero_point: int) -> Levels:
     """The constants of a layer with weights (outputs, depth) and an int8 input of that zero point.
 
-    Returns:
-        None where an accumulator may reach 2**30, or no factors near the ratio give every threshold.
+    Where an accumulator may reach 2**30, or no factors near the ratio give every threshold, they are those
+    of the rule itself.
     """
     r = p.requantization
     magnitude = np.abs(weights).sum(axis=1)
     reach = max(127 - zero_point, zero_point + 128)
     least, most = p.bias - magnitude * reach, p.bias + magnitude * reach
     if max(np.abs(least).max(), np.abs(most).max()) >= _BOUND:
-        return None
+        return _rule(p)
     first = r.apply_wide(least)
     count = r.apply_wide(most) - first
     thresholds = _thresholds(r, first, least, most)
@@ -81,19 +70,27 @@ def levels(weights: Int64Array, p: LinearParameters, zero_point: int) -> Levels 
     reached = np.arange(1, len(thresholds) + 1)[:, None] <= count
     u = np.where(reached, thresholds - base, 0)
     fraction = min(_MOST_FRACTION, 32 - int(u.max()).bit_length())
+    if fraction < _LEAST_FRACTION:
+        return _rule(p)
     bias, top = p.folded_bias.astype(np.int64) - base, u.max(axis=0)
     shift = -np.resize(np.array(r.exponents, np.int64), len(first))
     unit = np.where((shift > 0) & (shift <= _LEVEL_BITS), 1 << np.clip(_LEVEL_BITS - shift, 0, 31), 0)
-    for step in (np.zeros_like(unit), unit):
+    for way, step in ((PLAIN, np.zeros_like(unit)), (TIES, np.where(count > 0, unit, 0))):
         line = _Line(u, reached, np.clip(-base, 0, top + 1), step, fraction)
         found = line.through(r)
         if found is not None:
             factor, add = found
             high, low = factor >> fraction, factor & ((1 << fraction) - 1)
-            add = (add + (first << _LEVEL_BITS)) & 0xFFFFFFFF
-            ties = (line.zero, step) if step.any() else (None, None)
-            return Levels(fraction, bias, top, high, low, add, *ties)
-    return None
+            columns = [bias, top, high, low, (add + (first << _LEVEL_BITS)) & 0xFFFFFFFF]
+            columns += [line.zero, -step] if way == TIES else []
+            return Levels(way, fraction, np.stack(columns, axis=1))
+    return _rule(p)
+
+
+def _rule(p: LinearParameters) -> Levels:
+    r, bias = p.requantization, p.folded_bias.astype(np.int64)
+    scales = (np.resize(np.array(v, np.int64), len(bias)) for v in (r.mantissas, r.exponents))
+    return Levels(ANY, 0, np.stack([bias, *scales], axis=1))
 
 
 def _thresholds(r: Requantization, first: Int64Array, least: Int64Array, most: Int64Array) -> Int64Array:

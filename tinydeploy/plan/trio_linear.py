@@ -32,7 +32,7 @@ class TrioDot:
         depth: inputs of one output.
         steps: weights of one segment, a multiple of 4.
         segments: of each window.
-        levels: of the requantization.
+        levels: how outputs are made of sums.
         stream: int32, the words of each channel.
     """
 
@@ -48,23 +48,22 @@ class TrioDot:
         return 16 * self.steps * self.segments
 
 
-def trio_dot(op: Conv2D | FullyConnected, site: Site) -> TrioDot | None:
-    """The constants of a convolution without groups or a fully connected layer; None where no proof holds."""
+def trio_dot(op: Conv2D | FullyConnected, site: Site) -> TrioDot:
+    """The constants of a convolution without groups or a fully connected layer."""
     array = site.input(1).array.astype(np.int64)
     weights = array.reshape(array.shape[0], -1)
     found = levels(weights, op.parameters(site), site.input(0).quant.zero_point)
-    if found is None:
-        return None
     outputs, depth = weights.shape
     steps, segments = _segments(weights)
     padded = np.zeros((outputs, steps * segments), np.int64)
     padded[:, :depth] = weights
-    # Each step adds up to this one at the last segment; a weight of another sign would only lower it.
-    bias = found.bias - segments * SUM_BOUND
-    words = found.words
-    words[:, 0] = bias
-    stream = wrapped(np.concatenate([words, packed(padded)], axis=1))
+    stream = wrapped(np.concatenate([less(found.words, segments), packed(padded)], axis=1))
     return TrioDot(depth, steps, segments, found, stream)
+
+
+def less(words: Int64Array, trios: int) -> Int64Array:
+    """The words of a requantization with what that many trios add to each sum taken from the biases."""
+    return np.concatenate([words[:, :1] - trios * SUM_BOUND, words[:, 1:]], axis=1)
 
 
 def packed(weights: Int64Array) -> Int64Array:

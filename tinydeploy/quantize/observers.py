@@ -13,6 +13,7 @@ import numpy as np
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.types import Array
 from tinydeploy.quantize.histogram import Histogram
+from tinydeploy.quantize.parametric import Aciq, HalfWaveGaussian
 from tinydeploy.quantize.scales import LEVELS, Range, activation_quantization
 
 DEFAULT_PERCENTILE = 99.99
@@ -188,6 +189,8 @@ CALIBRATORS: Mapping[str, Callable[[], Calibrator]] = {
     "percentile": Percentile,
     "mse": MeanSquaredError,
     "entropy": Entropy,
+    "aciq": Aciq,
+    "hwgq": HalfWaveGaussian,
 }
 
 

@@ -188,24 +188,31 @@ def export_report(e: Export) -> RenderableType:
     return Group(*lines)
 
 
+_STATUS = (
+    "±N % on M: the worst error against M published results of the board. unvalidated: compared with none. "
+    "unverified: and a figure of its flash could not be looked up. no flash timing: waits are left out. "
+    "`tinydeploy targets NAME` has the source of each figure."
+)
+
+
 def targets_report(targets: Iterable[Target]) -> RenderableType:
     table = text_table("")
     table.add_column("target", no_wrap=True)
     table.add_column("core")
-    table.add_column("what")
     for name in ("MHz", "flash KB", "RAM KB"):
         table.add_column(name, justify="right", no_wrap=True)
+    table.add_column("latencies")
     for t in targets:
         board = t.board
         table.add_row(
             t.name,
             t.core.name if board else t.core.architecture,
-            t.title,
             "-" if board is None else f"{board.clock_mhz:g}",
             "-" if board is None else f"{board.flash_bytes / 1024:g}",
             "-" if board is None else f"{board.ram_bytes / 1024:g}",
+            t.status,
         )
-    return table
+    return Group(table, Text(_STATUS, style="dim"))
 
 
 def target_report(t: Target) -> RenderableType:

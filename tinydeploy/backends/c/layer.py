@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.graph import Node
 from tinydeploy.ir.op import Site
-from tinydeploy.ir.types import Array
+from tinydeploy.ir.types import Array, Value
 from tinydeploy.ops.requantize import Requantization
 from tinydeploy.plan import KernelChoice
 
@@ -43,7 +43,7 @@ class LayerCode:
         header: the kernel file that declares what is called.
         shapes: constant structures, in order.
         calls: statements; `x0`, `x1`, ... are the activation inputs, `y` the output, `scratch` the
-            scratch, and `{role}` stands for a constant of the layer.
+            scratch, `{scratch}` the scratch or NULL, and `{role}` stands for a constant of the layer.
         constants: integer arrays.
     """
 
@@ -76,6 +76,46 @@ class Context:
             for i, v in enumerate(self.site.inputs)
             if v is not None and v.is_constant
         )
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer function.
+
+    Attributes:
+        index: position among the layers that do something; views have none.
+        function: C name, `NAME_03_conv_2d`.
+        inputs: activation inputs by position among the node's inputs.
+        choice: the kernel.
+        macs: multiply-accumulates.
+    """
+
+    index: int
+    function: str
+    node: Node
+    code: LayerCode
+    inputs: tuple[tuple[int, Value], ...]
+    output: Value
+    choice: KernelChoice
+    macs: int
+
+    @property
+    def scratch(self) -> bool:
+        return self.choice.scratch_bytes > 0
+
+    @property
+    def weights_bytes(self) -> int:
+        """Bytes of its constants."""
+        return sum(c.bytes for c in self.code.constants)
+
+    def owns(self, symbol: str) -> bool:
+        """Whether a symbol of the linked code is this layer's function or a part split off from it."""
+        # A compiler may append `.constprop.0` and the like to a static function's name.
+        return symbol == self.function or symbol.startswith(f"{self.function}.")
+
+    def member(self, constant: Constant) -> str:
+        """Name of a constant in the weights structure."""
+        return f"{constant.role}_{self.index:02d}"
 
 
 def output_struct(r: Requantization) -> Struct:

@@ -80,13 +80,11 @@ def conv_2d_shape(op: Conv2D | FullyConnected, at: Context) -> Struct:
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     p = op.parameters(at.site)
-    gather = needs_gather(op, at.site)
-    scratch = "scratch" if gather else "NULL"
     return LayerCode(
         "td_kernels_linear.h",
         "td_conv_2d",
         (Shape("td_conv_2d_shape", conv_2d_shape(op, at)),),
-        (_linear(p), call("td_conv_2d", ("&shape", "&layer", "x0", "y", scratch))),
+        (_linear(p), call("td_conv_2d", ("&shape", "&layer", "x0", "y", "{scratch}"))),
         _constants(at.site.input(1).array, p),
     )
 

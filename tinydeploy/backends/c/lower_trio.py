@@ -2,40 +2,60 @@
 
 from __future__ import annotations
 
-from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
+from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call, output_struct
 from tinydeploy.backends.c.lower_dsp import window_members
 from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.types import Array
-from tinydeploy.ops import Conv2D, FullyConnected
+from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops.linear import LinearParameters
 from tinydeploy.plan.levels import Levels
+from tinydeploy.plan.trio_depthwise import band_rows, trio_depthwise
 from tinydeploy.plan.trio_linear import TrioDot, trio_dot
+
+_HEADER = "td_kernels_trio_conv.h"
 
 
 def _dot(op: Conv2D | FullyConnected, at: Context) -> tuple[TrioDot, Struct]:
     dot = trio_dot(op, at.site)
-    assert dot is not None, "the plan chose this kernel because they exist"
     outputs = at.site.input(1).shape[0]
-    return dot, struct(steps=dot.steps, segments=dot.segments, outputs=outputs, level=_level(dot.levels))
+    return dot, struct(
+        steps=dot.steps,
+        segments=dot.segments,
+        outputs=outputs,
+        level=_level(dot.levels, op.parameters(at.site)),
+    )
 
 
-def _level(found: Levels) -> Struct:
-    return struct(fraction=found.fraction, ties=int(found.step is not None))
+def _level(found: Levels, p: LinearParameters) -> Struct:
+    return struct(way=found.way, fraction=found.fraction, out=output_struct(p.requantization))
 
 
 def rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
     count = at.site.input(0).elements // dot.depth
-    return _layer("td_trio_rows", struct(rows=count, inputs=dot.depth, dot=shape), dot.stream)
+    return _layer(_HEADER, "td_trio_rows", struct(rows=count, inputs=dot.depth, dot=shape), dot.stream)
 
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
     dot, shape = _dot(op, at)
-    return _layer("td_trio_conv_2d", Struct((*window_members(op, at), ("dot", shape))), dot.stream)
+    return _layer(_HEADER, "td_trio_conv_2d", Struct((*window_members(op, at), ("dot", shape))), dot.stream)
 
 
-def _layer(kernel: str, shape: Struct, stream: Array) -> LayerCode:
+def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
+    found = trio_depthwise(op, at.site)
+    assert found is not None, "the plan chose this kernel because they exist"
+    bands = (
+        ("band", band_rows(at.site)),
+        ("part", at.choice.block),
+        ("level", _level(found.levels, op.parameters(at.site))),
+    )
+    shape = Struct((*window_members(op, at), *bands))
+    return _layer("td_kernels_trio_depthwise.h", "td_trio_depthwise", shape, found.stream)
+
+
+def _layer(header: str, kernel: str, shape: Struct, stream: Array) -> LayerCode:
     return LayerCode(
-        "td_kernels_trio_conv.h",
+        header,
         kernel,
         (Shape(f"{kernel}_shape", shape),),
         (call(kernel, ("&shape", "{stream}", "x0", "y", "scratch")),),

@@ -4,43 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tinydeploy.backends.c.layer import Constant, Context, LayerCode
+from tinydeploy.backends.c.bodies import Body, shared_bodies
+from tinydeploy.backends.c.layer import Context, Layer
 from tinydeploy.backends.c.lower import lower
 from tinydeploy.errors import DeployError
-from tinydeploy.ir.graph import Border, Graph, Node
+from tinydeploy.ir.graph import Border, Graph
 from tinydeploy.ir.types import DType, Value
 from tinydeploy.ir.verify import site_of
-from tinydeploy.plan import KernelChoice, Kernels, Plan
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer function.
-
-    Attributes:
-        index: position among the layers that do something; views have none.
-        function: C name, `NAME_03_conv_2d`.
-        inputs: activation inputs by position among the node's inputs.
-        choice: the kernel.
-        macs: multiply-accumulates.
-    """
-
-    index: int
-    function: str
-    node: Node
-    code: LayerCode
-    inputs: tuple[tuple[int, Value], ...]
-    output: Value
-    choice: KernelChoice
-    macs: int
-
-    @property
-    def scratch(self) -> bool:
-        return self.choice.scratch_bytes > 0
-
-    def member(self, constant: Constant) -> str:
-        """Name of a constant in the weights structure."""
-        return f"{constant.role}_{self.index:02d}"
+from tinydeploy.plan import Kernels, Plan
 
 
 @dataclass(frozen=True)
@@ -58,7 +29,11 @@ class Port:
 
 @dataclass(frozen=True)
 class Model:
-    """A graph and its plan, lowered to C."""
+    """A graph and its plan, lowered to C.
+
+    Attributes:
+        bodies: functions that several layers share.
+    """
 
     name: str
     graph: Graph
@@ -66,6 +41,7 @@ class Model:
     layers: tuple[Layer, ...]
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
+    bodies: tuple[Body, ...] = ()
 
     @property
     def upper(self) -> str:
@@ -75,6 +51,10 @@ class Model:
     def single(self) -> bool:
         """One input and one output, which go to NAME_run as two pointers."""
         return len(self.inputs) == len(self.outputs) == 1
+
+    def body_of(self, layer: Layer) -> Body | None:
+        """The shared function that computes a layer; None where the layer's own function does."""
+        return next((b for b in self.bodies if layer.index in b.layers), None)
 
     def place(self, value: str) -> str:
         """The C expression of a value inside NAME_run: a pointer of the caller, or a place in the arena."""
@@ -90,8 +70,12 @@ class Model:
         return f"arena + {self.plan.offset_of(value)}"
 
 
-def lower_model(graph: Graph, plan: Plan, kernels: Kernels, name: str) -> Model:
-    """Lowers every node; raises DeployError for a float graph or an op without a kernel."""
+def lower_model(graph: Graph, plan: Plan, kernels: Kernels, name: str, *, any_shape: bool = False) -> Model:
+    """Lowers every node; raises DeployError for a float graph or an op without a kernel.
+
+    Args:
+        any_shape: layers of different shapes may share a body, which takes the shape at run time.
+    """
     _require_integer(graph)
     layers: list[Layer] = []
     for node in graph.nodes:
@@ -118,6 +102,7 @@ def lower_model(graph: Graph, plan: Plan, kernels: Kernels, name: str) -> Model:
         tuple(layers),
         _ports("input", graph, graph.inputs, graph.input_borders),
         _ports("output", graph, graph.outputs, graph.output_borders),
+        shared_bodies(layers, name, any_shape=any_shape),
     )
 
 

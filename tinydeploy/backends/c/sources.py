@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 
-from tinydeploy.backends.c.model import Layer, Model, Port
+from tinydeploy.backends.c.bodies import Body
+from tinydeploy.backends.c.layer import Layer
+from tinydeploy.backends.c.model import Model, Port
 from tinydeploy.backends.c.syntax import array, comment, wrapped
 from tinydeploy.ir.show import attributes, layout_text, shape_text
 
@@ -110,19 +113,62 @@ def source(model: Model, banner: str) -> str:
 
 
 def _layer(model: Model, layer: Layer) -> Iterator[str]:
+    body = model.body_of(layer)
+    if body is not None and layer.index == body.layers[0]:
+        yield from _body(layer, body)
+        yield ""
     ins = ", ".join(shape_text(v.shape) for _, v in layer.inputs)
     details = "".join(f", {k} {v}" for k, v in attributes(layer.node.op).items())
     macs = f"; {layer.macs:,} MACs" if layer.macs else ""
     yield f"/* {layer.index}: {layer.node.op.kind} {_short(layer.node.name)}"
     yield f" * {ins or 'constants'} -> {shape_text(layer.output.shape)}{comment(details)}{macs} */"
-    yield f"static TD_NOINLINE void {layer.function}({', '.join(_parameters(layer))})"
+    yield _signature(layer.function, _activations(layer, scratch=layer.scratch))
     yield "{"
-    for shape in layer.code.shapes:
-        yield wrapped(f"static const {shape.ctype} {shape.name} = {shape.value.initialiser()};", "    ")
-    names = {c.role: f"{model.name}_weights.{layer.member(c)}" for c in layer.code.constants}
-    for statement in layer.code.calls:
-        yield wrapped(statement.format(**names), "    ")
+    constants = {c.role: f"{model.name}_weights.{layer.member(c)}" for c in layer.code.constants}
+    if body is None or body.any_shape:
+        yield from _shapes(layer)
+    if body is None:
+        names = {**constants, "scratch": "scratch" if layer.scratch else "NULL"}
+        for statement in layer.code.calls:
+            yield wrapped(statement.format(**names), "    ")
+    else:
+        shapes = [f"&{shape.name}" for shape in layer.code.shapes] if body.any_shape else []
+        activations = [f"x{index}" for index, _ in layer.inputs]
+        last = ["scratch" if layer.scratch else "NULL"] if body.scratch else []
+        arguments = [*shapes, *constants.values(), *activations, "y", *last]
+        yield wrapped(f"{body.name}({', '.join(arguments)});", "    ")
     yield "}"
+
+
+def _shapes(layer: Layer) -> Iterator[str]:
+    for shape in layer.code.shapes:
+        yield f"    static const {shape.ctype} {shape.name} = {{"
+        yield from shape.value.lines("        ")
+        yield "    };"
+
+
+def _body(layer: Layer, body: Body) -> Iterator[str]:
+    """The function that several layers share, after the pattern of the first."""
+    numbers = ", ".join(map(str, body.layers[:-1])) + f" and {body.layers[-1]}"
+    what = "Any shape" if body.any_shape else "One shape"
+    yield f"/* {what}: {layer.node.op.kind} of the layers {numbers}. */"
+    shapes = [f"const {s.ctype} *{s.name}" for s in layer.code.shapes] if body.any_shape else []
+    constants = [f"const {c.ctype} *{c.role}" for c in layer.code.constants]
+    yield _signature(body.name, [*shapes, *constants, *_activations(layer, scratch=body.scratch)])
+    yield "{"
+    if not body.any_shape:
+        yield from _shapes(layer)
+    names = {c.role: c.role for c in layer.code.constants}
+    for statement in layer.code.calls:
+        text = statement.format(**names, scratch="scratch" if body.scratch else "NULL")
+        for shape in layer.code.shapes if body.any_shape else ():
+            text = re.sub(rf"&{shape.name}\b", shape.name, text)
+        yield wrapped(text, "    ")
+    yield "}"
+
+
+def _signature(name: str, parameters: Iterable[str]) -> str:
+    return wrapped(f"static TD_NOINLINE void {name}({', '.join(parameters)})", "")
 
 
 def _short(name: str) -> str:
@@ -131,11 +177,11 @@ def _short(name: str) -> str:
     return comment(first) + (f" (and {len(rest)} fused into it)" if rest else "")
 
 
-def _parameters(layer: Layer) -> Iterator[str]:
+def _activations(layer: Layer, *, scratch: bool) -> Iterator[str]:
     for index, value in layer.inputs:
         yield f"const {_CTYPES[value.dtype.value]} *x{index}"
     yield f"{_CTYPES[layer.output.dtype.value]} *y"
-    if layer.scratch:
+    if scratch:
         yield "int8_t *scratch"
 
 

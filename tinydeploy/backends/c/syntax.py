@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,14 +42,57 @@ class Struct:
 
     members: tuple[tuple[str, int | tuple[int, ...] | Struct], ...]
 
+    @property
+    def bytes(self) -> int:
+        """Its size, of members of four bytes."""
+        sizes = (
+            v.bytes if isinstance(v, Struct) else 4 * len(v) if isinstance(v, tuple) else 4
+            for _, v in self.members
+        )
+        return sum(sizes)
+
     def initialiser(self) -> str:
         """`{ .a = 1, .b = { 2, 3 } }`"""
-        return "{ " + ", ".join(f".{name} = {_member(value)}" for name, value in self.members) + " }"
+        return "{ " + ", ".join(_designated(member) for member in self.members) + " }"
+
+    def lines(self, indent: str) -> Iterator[str]:
+        """The members line by line: numbers side by side, each structure on a line of its own."""
+        for is_struct, group in itertools.groupby(self.members, lambda m: isinstance(m[1], Struct)):
+            if not is_struct:
+                yield _flowing([_designated(member) + "," for member in group], indent)
+                continue
+            for name, value in group:
+                line = f"{indent}{_designated((name, value))},"
+                if len(line) <= WIDTH or not isinstance(value, Struct):
+                    yield line
+                else:
+                    yield f"{indent}.{name} = {{"
+                    yield from value.lines(indent + "    ")
+                    yield f"{indent}}},"
+
+
+class Named(int):
+    """A number that an enumerator of the kernels stands for."""
+
+    text: str
+
+    def __new__(cls, value: int, text: str) -> Named:
+        made = super().__new__(cls, value)
+        made.text = text
+        return made
 
 
 def struct(**members: int | tuple[int, ...] | Struct) -> Struct:
     """A structure from keyword arguments, in their order."""
     return Struct(tuple(members.items()))
+
+
+def _designated(member: tuple[str, int | tuple[int, ...] | Struct]) -> str:
+    return f".{member[0]} = {_member(member[1])}"
+
+
+def _flowing(texts: list[str], indent: str) -> str:
+    return wrapped(" ".join(texts), indent).replace(f"\n{indent}    ", f"\n{indent}")
 
 
 def _member(value: int | tuple[int, ...] | Struct) -> str:
@@ -59,13 +104,15 @@ def _member(value: int | tuple[int, ...] | Struct) -> str:
 
 
 def integer(value: int) -> str:
-    """A C literal of type int; the most negative one has no literal of its own."""
+    """A C literal of type int, or the name of an enumerator; the most negative one has no literal."""
+    if isinstance(value, Named):
+        return value.text
     return "INT32_MIN" if value == -(2**31) else str(int(value))
 
 
 def wrapped(text: str, indent: str) -> str:
     """Text broken at spaces, with a hanging indent of four more; `.member = value` stays in one piece."""
-    pieces = re.sub(r" = (?!\{ \.)|(?<=\{) (?=\d|-)|(?<=\d), (?=\d|-)|(?<=\d) (?=\})", _glue, text)
+    pieces = re.sub(r" = (?!\{ \.)|(?<=\{) | (?=\})|(?<=\d), (?=\d|-)| (?=\*)|(?<=const) ", _glue, text)
     return "\n".join(
         line.replace(_GLUED_SPACE, " ")
         for line in textwrap.wrap(

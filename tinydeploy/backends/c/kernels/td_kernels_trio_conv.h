@@ -10,6 +10,16 @@ typedef struct {
     td_trio_dot_shape dot;
 } td_trio_rows_shape;
 
+/* The lanes of rows `first` to `first` + 2; rows that are not there repeat the last one. */
+static TD_INLINE void td_trio_widen_rows(const td_trio_rows_shape *s, const int8_t *x, int32_t first,
+                                         int32_t last, uint32_t *lanes)
+{
+    const int8_t *const x0 = x + (first < last ? first : last) * s->inputs;
+    const int8_t *const x1 = x + (first + 1 < last ? first + 1 : last) * s->inputs;
+    const int8_t *const x2 = x + (first + 2 < last ? first + 2 : last) * s->inputs;
+    td_trio_widen(x0, x1, x2, s->inputs, lanes);
+}
+
 static TD_INLINE void td_trio_rows(const td_trio_rows_shape *s, const int32_t *w, const int8_t *x, int8_t *y,
                                    int8_t *scratch)
 {
@@ -18,13 +28,8 @@ static TD_INLINE void td_trio_rows(const td_trio_rows_shape *s, const int32_t *w
     for (int32_t row = 0; row < s->rows; row += TD_TRIO_PIXELS) {
         const int32_t left = s->rows - row;
         const int32_t pixels = left < TD_TRIO_PIXELS ? left : TD_TRIO_PIXELS;
-        for (int32_t p = 0; p < TD_TRIO_PIXELS; p += 3) {
-            /* Rows that are not there repeat the last one. */
-            const int8_t *const x0 = x + (p < pixels ? p : pixels - 1) * s->inputs;
-            const int8_t *const x1 = x + (p + 1 < pixels ? p + 1 : pixels - 1) * s->inputs;
-            const int8_t *const x2 = x + (p + 2 < pixels ? p + 2 : pixels - 1) * s->inputs;
-            td_trio_widen(x0, x1, x2, s->inputs, lanes + 2 * (p / 3));
-        }
+        td_trio_widen_rows(s, x, 0, pixels - 1, lanes);
+        td_trio_widen_rows(s, x, 3, pixels - 1, lanes + 2);
         td_trio_dot(&s->dot, pixels, lanes, w, y);
         x += pixels * s->inputs;
         y += pixels * s->dot.outputs;
@@ -45,7 +50,7 @@ static TD_INLINE const int8_t *td_trio_run(const td_trio_conv_2d_shape *s, const
 {
     const int32_t reach = (s->kernel_w - 1) * s->dilation_w;
     const int32_t inside = !s->padded || (iy >= 0 && iy < s->in_h);
-    if (s->dilation_w == 1 && inside && (!s->padded || (ix >= 0 && ix + reach < s->in_w))) {
+    if ((s->dilation_w == 1 || s->kernel_w == 1) && inside && (!s->padded || (ix >= 0 && ix + reach < s->in_w))) {
         return x + (iy * s->in_w + ix) * s->in_c;
     }
     int8_t *to = edge;

@@ -11,20 +11,12 @@
 
 enum { TD_TRIO_PIXELS = 6, TD_TRIO_WORDS = 4 };
 
-/* TD_TRIO_LOOP: the inner loop in assembly. GCC keeps nothing in the high registers of Armv6-M, where these
- * sums stand, so that all low ones are left for operands. */
-#if defined(__GNUC__) && defined(__thumb__) && !defined(__thumb2__) && defined(__OPTIMIZE__)
-#define TD_TRIO_LOOP 1
-#else
-#define TD_TRIO_LOOP 0
-#endif
-
 typedef struct {
     int32_t steps, segments, outputs;
     td_level_shape level;
 } td_trio_dot_shape;
 
-#if TD_TRIO_LOOP
+#if TD_TRIO_LOOPS
 
 /* Two words of lanes at a time leave r7 to builds that keep a frame pointer. */
 #if defined(__clang__)
@@ -77,8 +69,9 @@ typedef struct {
                      : [end] "h"(end)                                                             \
                      : TD_TRIO_CLOBBERED)
 
-/* The sums of six pixels, each 2^20 too large, are added to; returns the weights behind these. */
-static TD_INLINE const int32_t *td_trio_sum(int32_t steps, const uint32_t *x, const int32_t *w, uint32_t *sums)
+/* Adds the sums of six pixels over one segment; returns the weights behind these. */
+static TD_INLINE const int32_t *td_trio_sum(int32_t steps, const uint32_t *x, const int32_t *w,
+                                            td_trio_sums *first, td_trio_sums *second)
 {
     register const uint32_t *end __asm__("r12") = x + TD_TRIO_WORDS * steps;
     register uint32_t a0 __asm__("r8") = TD_TRIO_A;
@@ -91,14 +84,15 @@ static TD_INLINE const int32_t *td_trio_sum(int32_t steps, const uint32_t *x, co
     } else {
         TD_TRIO_SUM(TD_TRIO_STEPS);
     }
-    td_trio_add((td_trio){ a0, b0 }, sums);
-    td_trio_add((td_trio){ a1, b1 }, sums + 3);
+    td_trio_add(first, (td_trio){ a0, b0 });
+    td_trio_add(second, (td_trio){ a1, b1 });
     return w;
 }
 
 #else
 
-static TD_INLINE const int32_t *td_trio_sum(int32_t steps, const uint32_t *x, const int32_t *w, uint32_t *sums)
+static TD_INLINE const int32_t *td_trio_sum(int32_t steps, const uint32_t *x, const int32_t *w,
+                                            td_trio_sums *first, td_trio_sums *second)
 {
     td_trio t = { TD_TRIO_A, TD_TRIO_B };
     td_trio u = t;
@@ -114,8 +108,8 @@ static TD_INLINE const int32_t *td_trio_sum(int32_t steps, const uint32_t *x, co
             four >>= 8;
         }
     }
-    td_trio_add(t, sums);
-    td_trio_add(u, sums + 3);
+    td_trio_add(first, t);
+    td_trio_add(second, u);
     return w;
 }
 
@@ -146,17 +140,18 @@ static TD_INLINE void td_trio_dot(const td_trio_dot_shape *s, int32_t pixels, co
                                   const int32_t *w, int8_t *y)
 {
     for (int32_t o = 0; o < s->outputs; o++) {
-        uint32_t sums[TD_TRIO_PIXELS] = { 0, 0, 0, 0, 0, 0 };
+        td_trio_sums first = { 0, 0, 0 };
+        td_trio_sums second = { 0, 0, 0 };
         const int32_t *const scale = w;
         w += td_level_words(&s->level);
         for (int32_t segment = 0; segment < s->segments; segment++) {
-            w = td_trio_sum(s->steps, lanes + segment * TD_TRIO_WORDS * s->steps, w, sums);
+            w = td_trio_sum(s->steps, lanes + segment * TD_TRIO_WORDS * s->steps, w, &first, &second);
         }
-        int8_t *to = y + o;
-        for (int32_t p = 0; p < pixels; p++) {
-            *to = td_level(&s->level, scale, sums[p]);
-            to += s->outputs;
-        }
+        td_trio_levels(&s->level, scale, &first);
+        td_trio_store(first, pixels, s->outputs, y);
+        td_trio_levels(&s->level, scale, &second);
+        td_trio_store(second, pixels - 3, s->outputs, y + 3 * s->outputs);
+        y++;
     }
 }
 
