@@ -19,7 +19,7 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"ir"}),
     frozenset({"ops"}),
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),
-    frozenset({"prune", "quantize", "plan", "evaluation", "finetune", "difference", "analysis"}),
+    frozenset({"prune", "quantize", "plan", "evaluation", "finetune", "difference", "analysis", "repair"}),
     frozenset({"backends", "emulate"}),
     frozenset(
         {

@@ -9,12 +9,12 @@ import pytest
 from graphs import GraphBuilder, add, conv_2d, every_op_graph, fully_connected, mean, random_inputs, softmax
 
 from tinydeploy.analysis import Precision, analyze
-from tinydeploy.analysis.twin import float_twin
 from tinydeploy.engine import run
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Activation
+from tinydeploy.passes.twin import float_twin
 from tinydeploy.quantize import layer_errors, quantize
 
 

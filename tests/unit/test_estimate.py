@@ -35,7 +35,7 @@ sys.path.insert(0, str(ROOT / "benchmarks"))
 
 def job_of(graph: Graph, target: str, optimize: str = "latency") -> Job:
     found = load_target(target)
-    options = ExportOptions("model", target, optimize, "", found.core.dsp)
+    options = ExportOptions("model", target, optimize, "", found.core.dsp, narrow=found.core.narrow)
     return Job(graph, options, found.core, None, found.board)
 
 

@@ -12,13 +12,13 @@ from tinydeploy.analysis.noise import decibels_of, dot_product_sqnr_db, zeta_db
 from tinydeploy.analysis.predict import predicted_noise
 from tinydeploy.analysis.result import Analysis, LayerAnalysis, TensorAnalysis
 from tinydeploy.analysis.statistics import Compared, Statistics, measure_tensors
-from tinydeploy.analysis.twin import float_twin
 from tinydeploy.analysis.weights import WeightStatistics, weight_statistics
 from tinydeploy.engine import run_all
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import site_of
 from tinydeploy.ops.quantize import quantize_array
+from tinydeploy.passes.twin import float_twin
 from tinydeploy.quantize.calibrate import calibrate
 from tinydeploy.quantize.error import decibels
 from tinydeploy.quantize.ptq import QuantizeOptions, quantize

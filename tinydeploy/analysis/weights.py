@@ -9,8 +9,8 @@ import numpy as np
 from tinydeploy.analysis.grids import rounded_weights
 from tinydeploy.analysis.layers import OUTPUT_AXIS, LinearLayer
 from tinydeploy.analysis.noise import decibels_of
-from tinydeploy.analysis.twin import real_constant
 from tinydeploy.ir.graph import Graph
+from tinydeploy.passes.twin import real_constant
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ir.types import DType
+from tinydeploy.ops import Add, AveragePool2D, Conv2D, DepthwiseConv2D, FullyConnected, MaxPool2D, Mean
 from tinydeploy.plan.cost import (
     add_cycles,
     dot_cycles,
     few_rows_cycles,
     planes_cycles,
+    pool_cycles,
     taps_cycles,
     winograd_cycles,
 )
@@ -33,6 +35,7 @@ CONVOLUTION = "dsp_conv_2d"
 DEPTHWISE = "dsp_depthwise"
 DEPTHWISE_TAPS = "dsp_depthwise_taps"
 WINOGRAD = "dsp_winograd"
+POOL = "dsp_pool"
 
 _BLOCK = _MANY_ROWS = 4
 """Pixels or rows that the kernels with lanes take at once."""
@@ -69,7 +72,17 @@ def kernels_for(op: Op, site: Site, *, as_stored: bool = False) -> list[DspKerne
             return [DspKernel(ADD, cycles=add_cycles(site.output.elements))]
         if isinstance(op, DepthwiseConv2D):
             return _depthwise(op, site, as_stored)
+        if isinstance(op, AveragePool2D | MaxPool2D | Mean) and _pools_words(op, site):
+            return [DspKernel(POOL, cycles=pool_cycles(op, site))]
     return []
+
+
+def _pools_words(op: AveragePool2D | MaxPool2D | Mean, site: Site) -> bool:
+    """Whether at least four channels lie side by side."""
+    x = site.input(0)
+    if isinstance(op, Mean) and len(x.shape) - 1 in op.axes:
+        return False
+    return x.dtype is DType.INT8 and x.shape[-1] >= _BLOCK
 
 
 def is_rows(op: Conv2D, site: Site) -> bool:

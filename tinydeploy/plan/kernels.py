@@ -72,7 +72,8 @@ def candidates(op: Op, site: Site, *, has_dsp: bool, narrow: bool = False) -> tu
         assert isinstance(op, Linear)
         return _formed_candidates(op, site, has_dsp=has_dsp)
     fast = dsp.kernels_for(op, site) if has_dsp else trio.kernels_for(op, site) if narrow else []
-    portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=portable_cycles(op, site))
+    cycles = portable_cycles(op, site, narrow=narrow)
+    portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=cycles)
     return (*_sorted(op, fast), portable)
 
 

@@ -68,6 +68,7 @@ LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.DEPTHWISE: lower_dsp.depthwise,
     dsp.DEPTHWISE_TAPS: lower_dsp.depthwise_taps,
     dsp.FEW_ROWS: lower_dsp.few_rows,
+    dsp.POOL: lower_dsp.pool,
     dsp.ROWS: lower_dsp.rows,
     dsp.WINOGRAD: lower_dsp.winograd_conv_2d,
     forms_dsp.CONVOLUTION: lower_forms_dsp.conv_2d,

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from tinydeploy.backends.c import lower_other
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
 from tinydeploy.backends.c.lower_linear import geometry
 from tinydeploy.backends.c.syntax import Named, Struct, struct
 from tinydeploy.ir.types import Array
-from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops import Add, AveragePool2D, Conv2D, DepthwiseConv2D, FullyConnected, MaxPool2D, Mean
 from tinydeploy.ops.linear import LinearParameters
 from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import Planes, planes, taps
@@ -173,6 +176,24 @@ def add(op: Add, at: Context) -> LayerCode:
         (call("td_dsp_add", ("&shape", at.operand(0), at.operand(1), "y")),),
         at.operand_constants(),
     )
+
+
+def pool(op: AveragePool2D | MaxPool2D | Mean, at: Context) -> LayerCode:
+    """The portable kernel's arguments, and its shape with the channels last."""
+    code = lower_other.mean(op, at) if isinstance(op, Mean) else lower_other.pool_2d(op, at)
+    kernel = code.kernel.replace("td_", "td_dsp_", 1)
+    shapes = tuple(replace(s, value=_kept_last(s.value)) for s in code.shapes)
+    calls = tuple(c.replace(code.kernel, kernel) for c in code.calls)
+    return replace(code, header="td_kernels_dsp_pool.h", kernel=kernel, shapes=shapes, calls=calls)
+
+
+def _kept_last(shape: Struct) -> Struct:
+    """The axes of a mean with the last one that is kept as kept2, where fewer than three are kept."""
+    members = dict(shape.members)
+    if members.get("kept2") == 1:
+        last = "kept0" if members["kept1"] == 1 else "kept1"
+        members |= {"kept2": members[last], last: 1}
+    return Struct(tuple(members.items()))
 
 
 def _layer(header: str, kernel: str, shape: Struct, stream: Array) -> LayerCode:
