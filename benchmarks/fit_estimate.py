@@ -254,8 +254,8 @@ def held_out(
     return {
         "networks": len(errors),
         "mean_error_pct": round(float(size.mean()), 1),
-        # Upwards: what is stated holds for each of them.
-        "worst_error_pct": math.ceil(10 * float(size.max())) / 10,
+        # Upwards, and a tenth for the calls between the layers: what is stated holds for each of them.
+        "worst_error_pct": round(math.ceil(10 * float(size.max())) / 10 + 0.1, 1),
     }
 
 
