@@ -129,7 +129,7 @@ class Entropy:
     Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017: a histogram of 2048 bins; for each
     threshold, the distribution P with what lies beyond put into its last bin, and Q, the same bins
     quantized to the levels that the integers have. Differences: every 8th threshold is tried, equal
-    divergences take the greatest, and a tensor of one sign has all levels on that side instead of half of them.
+    divergences take the greatest, and a tensor of one sign has all levels on that side, not half of them.
     """
 
     BINS = 2048
