@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -114,9 +115,14 @@ def fitted(
     return {n: float(f"{f:.{DIGITS}g}") for n, f in zip(there, factors, strict=True) if f > 0}
 
 
-def run_graph(graph: Graph, core: Core, flashes: Mapping[str, FlashTiming], *, dsp: bool) -> Ran:
-    """Builds a graph and runs it, with memory that never waits and with each flash."""
-    project = make_project(graph, ExportOptions("fit", core.name, "latency", "", dsp))
+def run_graph(graph: Graph, core: Core, flashes: Mapping[str, FlashTiming], *, fast: bool = True) -> Ran:
+    """Builds a graph and runs it, with memory that never waits and with each flash.
+
+    Args:
+        fast: with the kernels that the core has beside the portable ones.
+    """
+    options = ExportOptions("fit", core.name, "latency", "", fast and core.dsp, narrow=fast and core.narrow)
+    project = make_project(graph, options)
     abi = model_abi(project)
     inputs = [x[0].tobytes() for x in random_samples(graph, 1, 0)]
     with tempfile.TemporaryDirectory() as folder:
@@ -160,14 +166,14 @@ def _code_bytes(firmware: Firmware, layer: Layer) -> int:
 def fit_core(core: Core, boards: Boards, report: dict[str, object]) -> dict[str, object]:
     """The costs of one core: its part of the file, and `flash` entries put into `report`."""
     kinds = {key: flashes[0] for key, flashes in boards.items()}
-    layers = [run_graph(g, core, kinds, dsp=core.dsp) for g in layer_graphs(linear_only=False)]
-    if core.dsp:
-        layers += [run_graph(g, core, kinds, dsp=False) for g in layer_graphs(linear_only=True)]
+    layers = [run_graph(g, core, kinds) for g in layer_graphs(linear_only=False)]
+    if core.dsp or core.narrow:
+        layers += [run_graph(g, core, kinds, fast=False) for g in layer_graphs(linear_only=True)]
     by_kernel: dict[str, list[Row]] = defaultdict(list)
     for ran in layers:
         for row in ran.rows:
             by_kernel[row.kernel].append(row)
-    held = [run_graph(g, core, kinds, dsp=core.dsp) for g in networks()]
+    held = [run_graph(g, core, kinds) for g in networks()]
     kernels: dict[str, dict[str, object]] = {}
     missed: dict[str, dict[str, dict[str, dict[str, float]]]] = {key: {} for key in kinds}
     for name, rows in sorted(by_kernel.items()):
@@ -248,7 +254,8 @@ def held_out(
     return {
         "networks": len(errors),
         "mean_error_pct": round(float(size.mean()), 1),
-        "worst_error_pct": round(float(size.max()), 1),
+        # Upwards, and a tenth for the calls between the layers: what is stated holds for each of them.
+        "worst_error_pct": round(math.ceil(10 * float(size.max())) / 10 + 0.1, 1),
     }
 
 

@@ -17,8 +17,11 @@ from tinydeploy.plan.kernels import KernelChoice, candidates
 
 FAMILIES = (
     *("pointwise", "convolution", "convolution in place", "rows", "depthwise 3x3", "depthwise", "add"),
-    "winograd",
+    *("winograd", "average pool", "max pool", "mean"),
 )
+POOLS = ("average pool", "max pool", "mean")
+_SCALES = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "MEAN")
+"""The ops whose output may have another scale than their input."""
 
 
 def choices_of(graph: Graph, *, narrow: bool = False) -> tuple[KernelChoice, ...]:
@@ -31,15 +34,17 @@ def dsp_case(family: str, seed: int, *, narrow: bool = False) -> Graph:
     """A legal layer; scales from left shifts to no bits left, zero points anywhere."""
     rng = np.random.default_rng((FAMILIES.index(family), seed))
     for _ in range(200):
-        kind, given = _parameters(family, rng)
+        pools = family in POOLS
+        kind, given = _pooling(family, rng) if pools else _parameters(family, rng)
         try:
             graph = single_op_graph(kind, int(rng.integers(1 << 30)), **given)
-            graph = tuned(
-                graph,
-                inputs=int(rng.choice([-128, 127, rng.integers(-128, 128)])),
-                output=int(rng.choice([-128, 127, rng.integers(-128, 128)])),
-                factor=2.0 ** (rng.uniform(-10, 10) if rng.random() < 0.2 else rng.uniform(-1, 1)),
-            )
+            if kind in _SCALES:
+                graph = tuned(
+                    graph,
+                    inputs=int(rng.choice([-128, 127, rng.integers(-128, 128)])),
+                    output=int(rng.choice([-128, 127, rng.integers(-128, 128)])),
+                    factor=2.0 ** (rng.uniform(-10, 10) if rng.random() < 0.2 else rng.uniform(-1, 1)),
+                )
             verify(graph)
         except DeployError:
             continue
@@ -90,3 +95,26 @@ def _parameters(family: str, rng: np.random.Generator) -> tuple[str, dict[str, A
     strides = pick((1, 1), (1, 1), (2, 2), pair(1, 3)) if small else pair(1, 4)
     geometry = {"kernel": kernel, "strides": strides, "dilations": dilations, "padding": padding}
     return "DEPTHWISE_CONV_2D", {**linear, **geometry, "shape": sizes}
+
+
+def _pooling(family: str, rng: np.random.Generator) -> tuple[str, dict[str, Any]]:
+    """Windows up to more values than a packed sum holds."""
+
+    def pair(low: int, high: int) -> tuple[int, int]:
+        return int(rng.integers(low, high)), int(rng.integers(low, high))
+
+    shape = (int(rng.integers(1, 3)), *pair(1, 24), int(rng.integers(4, 15)))
+    if family == "mean":
+        axes = [(1, 2), (1,), (2,), (0, 2), (0, 1, 2)][int(rng.integers(5))]
+        return "MEAN", {"shape": shape, "axes": axes}
+    kind = "AVERAGE_POOL_2D" if family == "average pool" else "MAX_POOL_2D"
+    kernel = pair(1, 4) if rng.random() < 0.6 else pair(1, 20) if rng.random() < 0.6 else shape[1:3]
+    padding = ("same", "valid", Padding(*(int(n) for n in rng.integers(0, 3, 4))))[int(rng.integers(3))]
+    activation = list(Activation)[int(rng.integers(len(Activation)))]
+    return kind, {
+        "shape": shape,
+        "kernel": kernel,
+        "strides": pair(1, 4),
+        "padding": padding,
+        "activation": activation,
+    }

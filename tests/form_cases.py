@@ -20,7 +20,15 @@ from tinydeploy.ops import Activation, Padding
 FORMS = (
     *(f"packed {bits}" for bits in range(2, 9)),
     *(f"codebook {bits}" for bits in (1, 2, 3, 4, 7)),
-    *("binary", "ternary", "three bases", "two bases with zeros", "large coefficients"),
+    *(
+        "binary",
+        "ternary",
+        "plain binary",
+        "plain ternary",
+        "three bases",
+        "two bases with zeros",
+        "large coefficients",
+    ),
 )
 KINDS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 SIGNED = ("binary", "ternary", "three bases", "large coefficients")
@@ -41,10 +49,12 @@ def stored(name: str, shape: tuple[int, ...], axis: int, rng: np.random.Generato
         return _with_ends(data, table[0], table[-1]).astype(np.int8), Codebook(bits, tuple(table.tolist()))
     planes = {"three bases": 3, "two bases with zeros": 2, "large coefficients": 2}.get(name, 1)
     signs = rng.choice(np.array([-1, 1], np.int8), (planes, *shape))
-    if name in ("ternary", "two bases with zeros"):
+    if name in ("ternary", "plain ternary", "two bases with zeros"):
         signs[rng.random(signs.shape) < 0.4] = 0
     reach = 20_000 if name == "large coefficients" else 300
     coefficients = rng.integers(-reach, reach + 1, (planes, shape[axis])).astype(np.int16)
+    if name.startswith("plain"):
+        coefficients[:] = 1
     form = Planes(signs, coefficients, axis)
     return form.weights(), form
 

@@ -131,8 +131,6 @@ def verify(
 ) -> Verification:
     """Compares the emulated core with the engine, and with `y` of the inputs file where it fits.
 
-    `autotune` is that of `export_c`.
-
     Raises:
         DeployError: bad input, a failed build, or code that does not come back.
         MissingExtraError: the extra `emulate` is not installed.
@@ -168,8 +166,7 @@ def profile(
         max_flash, max_ram, max_latency_ms: bytes and milliseconds that are allowed on every target, on top
             of what its board has.
         estimate: take cost functions of the kernels in place of compiler and emulator. They are taken anyway
-            where no compiler is found and none was asked for, and a note then says so.
-        autotune: that of `export_c`; it needs a compiler.
+            where no compiler is found and none was asked for, and a note then says so; not with `autotune`.
 
     Raises:
         DeployError: an unknown target, a failed build, code that does not come back, or a model, core or

@@ -23,6 +23,8 @@ Parameter = str
 
 # Two readings whose cycles go to the same places to within a per cent or so cannot tell two factors apart.
 _CONDITION_MAX = 100.0
+# Factors outside of this say more of the reading than of the board.
+_USUAL = (0.5, 2.0)
 
 FloatArray = npt.NDArray[np.float64]
 
@@ -143,6 +145,11 @@ def fit_readings(readings: Sequence[Reading], clock_mhz: float) -> Fit:
         notes.append(
             f"the readings cannot tell flash from branches: only the {parameters[0]} factor was fitted"
         )
+    named = {"flash": flash, "branch": branch}
+    odd = [f"{p} x {named[p]:.3g}" for p in parameters if not _USUAL[0] <= named[p] <= _USUAL[1]]
+    if odd:
+        asked = "is the board's clock that of its file, and was the same code measured (--optimize)?"
+        notes.append(f"{' and '.join(odd)} is further off than such a table is as a rule: {asked}")
     return Fit(
         readings=given,
         parameters=parameters,

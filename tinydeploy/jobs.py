@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from tinydeploy.backends.c.project import ExportOptions
+from tinydeploy.backends.c.project import ExportOptions, exported_graph, lower_project
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.data import random_samples
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Progress, require_optimize, silent
 from tinydeploy.model import Model
-from tinydeploy.targets import Target
+from tinydeploy.plan import Plan, plan_memory
+from tinydeploy.targets import Target, load_target
 from tinydeploy.tuning import autotuned
 
 SEED = 0
@@ -47,3 +48,20 @@ def make_job(
 def first_sample(graph: Graph) -> tuple[Array, ...]:
     """One seeded random sample of each input."""
     return tuple(x[:1] for x in random_samples(graph, 1, SEED))
+
+
+def memory_plan(model: Model, target: str | None, optimize: str) -> tuple[Plan, int]:
+    """The memory plan of a model, and the number of its layers.
+
+    Args:
+        target: whose kernels it is for; the portable ones where it is None, and the model may then be float.
+
+    Raises:
+        DeployError: an unknown target or goal, or what export refuses.
+    """
+    if target is None:
+        # As it is exported: an output that is an input gets a place of its own.
+        graph = exported_graph(model.graph)
+        return plan_memory(graph), len(graph.nodes)
+    lowered = lower_project(model.graph, export_options(model, load_target(target), None, optimize))
+    return lowered.plan, len(lowered.graph.nodes)

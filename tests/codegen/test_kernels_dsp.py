@@ -27,7 +27,8 @@ from tinydeploy.plan.select import Goal
 from tinydeploy.targets import load_target
 from tinydeploy.verification import verify
 
-CASES = [name for name in KERNELS if name.startswith(("CONV_2D", "DEPTHWISE", "FULLY_CONNECTED", "ADD"))]
+_OPS = ("CONV_2D", "DEPTHWISE", "FULLY_CONNECTED", "ADD", "AVERAGE_POOL", "MAX_POOL", "MEAN")
+CASES = [name for name in KERNELS if name.startswith(_OPS)]
 ARENA_GROWTH = 512
 
 

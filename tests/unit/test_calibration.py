@@ -193,3 +193,11 @@ def test_a_model_that_is_given_twice_is_refused() -> None:
 def test_a_file_name_that_no_board_may_have_is_refused(name: str) -> None:
     with pytest.raises(DeployError, match="no name of a board file"):
         file_name(Path(name))
+
+
+@pytest.mark.parametrize(("flash", "told"), [(1.4, False), (3.1, True), (0.3, True)])
+def test_a_factor_that_no_board_has_is_called_in_question(flash: float, told: bool) -> None:
+    fit = fit_readings([reading("a", FLASH_BOUND, flash, 1.0)], MHZ)
+    notes = [note for note in fit.notes if "further off than such a table is" in note]
+    assert bool(notes) == told
+    assert not told or notes[0].startswith(f"flash x {flash:g} ")

@@ -214,21 +214,29 @@ def evaluate_command(
 @model_argument
 @click.option("--memory", is_flag=True, help="Print the memory plan as a picture.")
 @click.option("--groups", is_flag=True, help="Print the channels that can only be pruned together.")
+@click.option("--target", help=f"With --memory: the plan for it, not that of the portable kernels. {TARGET}")
+@optimize_option
 @json_option
-def inspect_command(model: str, weights: str | None, memory: bool, groups: bool, as_json: bool) -> None:
+def inspect_command(
+    model: str,
+    weights: str | None,
+    memory: bool,
+    groups: bool,
+    target: str | None,
+    optimize: str,
+    as_json: bool,
+) -> None:
     """Prints MODEL as text: one line a tensor and one a layer, stable enough for diff.
 
     \b
     Example:
       tinydeploy inspect kws.tflite
-      tinydeploy inspect kws.tflite --memory
+      tinydeploy inspect kws.tflite --memory --target nucleo-l4r5zi
       tinydeploy inspect kws.tflite --groups
     """
     from tinydeploy import api
     from tinydeploy.ir.show import show
-    from tinydeploy.passes.dead_channels import remove_dead_channels
-    from tinydeploy.passes.outputs import copy_outputs
-    from tinydeploy.plan import plan_memory
+    from tinydeploy.jobs import memory_plan
     from tinydeploy.prune import find_groups
     from tinydeploy.report.groups import groups_document, groups_text
     from tinydeploy.report.memory import memory_picture
@@ -238,18 +246,16 @@ def inspect_command(model: str, weights: str | None, memory: bool, groups: bool,
     if as_json:
         document = graph_summary(loaded.graph, loaded.path)
         if memory:
-            document["arena_bytes"] = plan_memory(
-                remove_dead_channels(copy_outputs(loaded.graph))
-            ).arena_bytes
+            plan, _ = memory_plan(loaded, target, optimize)
+            document["arena_bytes"] = plan.arena_bytes
+            document["arena_lower_bound_bytes"] = plan.lower_bound_bytes
         if groups:
             document["groups"] = groups_document(find_groups(loaded.graph))
         print_json(document)
     elif groups:
         click.echo(groups_text(find_groups(loaded.graph)), nl=False)
     elif memory:
-        # As it is exported: an output that is an input gets a place of its own.
-        exported = remove_dead_channels(copy_outputs(loaded.graph))
-        click.echo(memory_picture(plan_memory(exported), len(exported.nodes)), nl=False)
+        click.echo(memory_picture(*memory_plan(loaded, target, optimize)), nl=False)
     else:
         click.echo(show(loaded.graph), nl=False)
         count = transposes(loaded.graph)

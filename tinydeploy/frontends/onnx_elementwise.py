@@ -219,16 +219,17 @@ def clip(at: At) -> Flow:
         return activation(at, _CLIPS[low, high])
     flow = at.flow(0)
     draft = flow.draft
-    if draft.dtype.is_float or at.builder.fusible(flow, at.single(0)) is None:
-        raise DeployError(
-            f"a clip to [{low}, {high}] is not supported",
-            hint="supported are [0, inf), [0, 6] and [-1, 1]",
-        )
-    if draft.pending and draft.clip is None:
+    if draft.form is not None and draft.quantization is not None:
+        # What only moves elements keeps their ends.
+        if draft.form == packed_within((low, high), draft.quant):
+            return flow
+    elif draft.pending and draft.clip is None and at.builder.fusible(flow, at.single(0)) is not None:
         draft.clip = (low, high)
-    elif draft.pending or draft.form != packed_within((low, high), draft.quant):
-        raise DeployError(f"a clip to [{low}, {high}] of what has other ends is not supported")
-    return flow
+        return flow
+    raise DeployError(
+        f"a clip to [{low}, {high}] is not supported",
+        hint="supported are [0, inf), [0, 6] and [-1, 1], and ends of few bits in front of QuantizeLinear",
+    )
 
 
 def activation(at: At, kind: Activation) -> Flow:

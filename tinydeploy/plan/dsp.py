@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ir.types import DType
+from tinydeploy.ops import Add, AveragePool2D, Conv2D, DepthwiseConv2D, FullyConnected, MaxPool2D, Mean
 from tinydeploy.plan.cost import (
     add_cycles,
     dot_cycles,
     few_rows_cycles,
     planes_cycles,
+    pool_cycles,
     taps_cycles,
     winograd_cycles,
 )
@@ -33,6 +35,7 @@ CONVOLUTION = "dsp_conv_2d"
 DEPTHWISE = "dsp_depthwise"
 DEPTHWISE_TAPS = "dsp_depthwise_taps"
 WINOGRAD = "dsp_winograd"
+POOL = "dsp_pool"
 
 _BLOCK = _MANY_ROWS = 4
 """Pixels or rows that the kernels with lanes take at once."""
@@ -51,19 +54,35 @@ class DspKernel:
     more_flash: int = 0
 
 
-def kernels_for(op: Op, site: Site) -> list[DspKernel]:
-    """The kernels that can compute a layer; none where no proof holds."""
+def kernels_for(op: Op, site: Site, *, as_stored: bool = False) -> list[DspKernel]:
+    """The kernels that can compute a layer; none where no proof holds.
+
+    Args:
+        as_stored: with every weight as it is, see `dsp_scales`.
+    """
     if not site.output.dtype.is_float:
         if isinstance(op, FullyConnected):
             outputs, inputs = site.input(1).shape
-            return _rows(dot_products(op, site), site.input(0).elements // inputs, outputs)
+            return _rows(
+                dot_products(op, site, as_stored=as_stored), site.input(0).elements // inputs, outputs
+            )
         if isinstance(op, Conv2D):
-            return _convolution(op, site)
+            return _convolution(op, site, as_stored)
         if isinstance(op, Add) and linear_add(op, site) is not None:
             return [DspKernel(ADD, cycles=add_cycles(site.output.elements))]
         if isinstance(op, DepthwiseConv2D):
-            return _depthwise(op, site)
+            return _depthwise(op, site, as_stored)
+        if isinstance(op, AveragePool2D | MaxPool2D | Mean) and _pools_words(op, site):
+            return [DspKernel(POOL, cycles=pool_cycles(op, site))]
     return []
+
+
+def _pools_words(op: AveragePool2D | MaxPool2D | Mean, site: Site) -> bool:
+    """Whether at least four channels lie side by side."""
+    x = site.input(0)
+    if isinstance(op, Mean) and len(x.shape) - 1 in op.axes:
+        return False
+    return x.dtype is DType.INT8 and x.shape[-1] >= _BLOCK
 
 
 def is_rows(op: Conv2D, site: Site) -> bool:
@@ -83,10 +102,10 @@ def _rows(dot: DotProducts | None, rows: int, outputs: int) -> list[DspKernel]:
     return [DspKernel(ROWS, _lanes(dot, rows), in_place=True, lead=lead, cycles=cycles)]
 
 
-def _convolution(op: Conv2D, site: Site) -> list[DspKernel]:
+def _convolution(op: Conv2D, site: Site, as_stored: bool) -> list[DspKernel]:
     if op.groups(site) > 1:
         return []
-    dot = dot_products(op, site)
+    dot = dot_products(op, site, as_stored=as_stored)
     images, rows, columns, outputs = site.output.shape
     pixels = images * rows * columns
     found = _winograd(op, site)
@@ -116,11 +135,11 @@ def _winograd(op: Conv2D, site: Site) -> list[DspKernel]:
     return found
 
 
-def _depthwise(op: DepthwiseConv2D, site: Site) -> list[DspKernel]:
+def _depthwise(op: DepthwiseConv2D, site: Site, as_stored: bool) -> list[DspKernel]:
     """Planes with the bands that pay most, and with ever lower ones."""
     found: dict[int, DspKernel] = {}
     for most in (None, 4096, 2560, 1536):
-        p = planes(op, site, most)
+        p = planes(op, site, most, as_stored=as_stored)
         if p is None:
             break
         lead = band_lead(op.window(site), site, p.band)
@@ -128,9 +147,14 @@ def _depthwise(op: DepthwiseConv2D, site: Site) -> list[DspKernel]:
         cycles = planes_cycles(op.macs(site), sorted_rows)
         in_place = covers_image(op, site, p)
         found[p.band] = DspKernel(DEPTHWISE, p.scratch_bytes, in_place, lead, p.band, cycles)
-    if not found and taps(op, site) is not None:
+    if not found and taps(op, site, as_stored=as_stored) is not None:
         return [DspKernel(DEPTHWISE_TAPS, cycles=taps_cycles(op.macs(site)))]
     return list(found.values())
+
+
+def widen_cycles(site: Site, dot: DotProducts) -> int:
+    """Cycles to widen the inputs of all pixels once."""
+    return dot_cycles(0, 0, site.output.elements // site.input(1).shape[0] * dot.depth)
 
 
 def _lanes(dot: DotProducts, pixels: int) -> int:

@@ -26,6 +26,7 @@ class Planes:
         words: words of a plane's row.
         scratch_bytes: of the planes.
         way: of the requantization.
+        scales: those of each channel.
         stream: int32, the words of each channel.
     """
 
@@ -33,44 +34,54 @@ class Planes:
     words: int
     scratch_bytes: int
     way: int
+    scales: DspScales
     stream: npt.NDArray[np.int32]
 
 
-def planes(op: DepthwiseConv2D, site: Site, most: int | None = None) -> Planes | None:
+def planes(
+    op: DepthwiseConv2D, site: Site, most: int | None = None, *, as_stored: bool = False
+) -> Planes | None:
     """The planes of a 3x3 layer with strides of 1 or 2, or None where the kernel cannot compute it.
 
     Args:
         most: bytes of scratch, as far as a band of one row allows; by default what pays.
+        as_stored: see `dsp_scales`.
     """
     fits = site.input(1).shape[1:3] == (_KERNEL, _KERNEL) and max(op.strides) <= 2 and op.dilations == (1, 1)
-    s = _scales(op, site) if fits else None
+    s = depthwise_scales(op, site, as_stored) if fits else None
     if s is None:
         return None
     w = s.weights.reshape(-1, _KERNEL, _KERNEL) & 0xFF
     packed = w[..., 0] | w[..., 1] << 8 | w[..., 1] << 16 | w[..., 2] << 24
     columns = (packed, np.stack([2 * s.bias, s.multiplier, s.offset, s.shift], axis=1))
     band, words = _band(op, site, most)
-    return Planes(band, words, _bytes(op, band, words), s.way, wrapped(np.concatenate(columns, axis=1)))
+    return Planes(band, words, _bytes(op, band, words), s.way, s, wrapped(np.concatenate(columns, axis=1)))
 
 
 @dataclass(frozen=True)
 class Taps:
-    """The constants of td_dsp_depthwise_taps: the way of the requantization and the words of each block."""
+    """The constants of td_dsp_depthwise_taps: way of the requantization, scales, the words of each block."""
 
     way: int
+    scales: DspScales
     stream: npt.NDArray[np.int32]
 
 
-def taps(op: DepthwiseConv2D, site: Site) -> Taps | None:
+def block_order(channels: int) -> npt.NDArray[np.int64]:
+    """The channels of each block of four; the last four may have some of the block before them."""
+    starts = np.minimum(np.arange(0, channels, _BLOCK), channels - _BLOCK)
+    order: npt.NDArray[np.int64] = (starts[:, None] + np.arange(_BLOCK)).reshape(-1)
+    return order
+
+
+def taps(op: DepthwiseConv2D, site: Site, *, as_stored: bool = False) -> Taps | None:
     """The constants of any depthwise layer without a multiplier; None where the kernel cannot compute it."""
-    s = _scales(op, site)
+    s = depthwise_scales(op, site, as_stored)
     if s is None:
         return None
     channels, depth = s.weights.shape
-    # The last block is that of the last four channels, some of which may be in the one before it as well.
-    starts = np.minimum(np.arange(0, channels, _BLOCK), channels - _BLOCK)
-    order = (starts[:, None] + np.arange(_BLOCK)).reshape(-1)
-    blocks = len(starts)
+    order = block_order(channels)
+    blocks = len(order) // _BLOCK
     scales = np.stack([s.multiplier, s.offset, s.shift], axis=1)[order]
     # [block][tap][even or odd channels][low or high lane]
     lanes = (2 * s.weights)[order].reshape(-1, 2, 2, depth).transpose(0, 3, 2, 1) & 0xFFFF
@@ -79,15 +90,16 @@ def taps(op: DepthwiseConv2D, site: Site) -> Taps | None:
         scales.reshape(blocks, 3 * _BLOCK),
         (lanes[..., 0] | lanes[..., 1] << 16).reshape(blocks, -1),
     )
-    return Taps(s.way, wrapped(np.concatenate(columns, axis=1)))
+    return Taps(s.way, s, wrapped(np.concatenate(columns, axis=1)))
 
 
-def _scales(op: DepthwiseConv2D, site: Site) -> DspScales | None:
+def depthwise_scales(op: DepthwiseConv2D, site: Site, as_stored: bool = False) -> DspScales | None:
+    """The scales of a layer without a multiplier and with whole words of channels, or None."""
     channels = site.input(0).shape[3]
     if op.multiplier(site) != 1 or channels < _BLOCK:
         return None
     array = site.input(1).array.astype(np.int64).reshape(-1, channels).T
-    return dsp_scales(array, op.parameters(site), site.input(0).quant.zero_point)
+    return dsp_scales(array, op.parameters(site), site.input(0).quant.zero_point, as_stored=as_stored)
 
 
 def covers_image(op: DepthwiseConv2D, site: Site, p: Planes) -> bool:

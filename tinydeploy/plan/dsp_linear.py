@@ -37,10 +37,11 @@ class DspScales:
 
     Attributes:
         way: TD_DSP_CLAMPED, TD_DSP_TIES or TD_DSP_ANY.
-        weights: (outputs, depth), zeros for a constant channel.
-        bias: folded bias, 0 for a constant channel.
+        weights: (outputs, depth), zeros for a constant channel unless they stay as stored.
+        bias: folded bias, likewise.
         multiplier, offset, shift: per output channel.
-        bounds: proved largest |accumulator| of each channel.
+        target: what becomes of an accumulator of 0: the zero point, or the one value of a constant channel.
+        bounds: proved largest |accumulator| of each channel that counts.
     """
 
     way: int
@@ -49,11 +50,17 @@ class DspScales:
     multiplier: Int64Array
     offset: Int64Array
     shift: Int64Array
+    target: Int64Array
     bounds: Int64Array
 
 
-def dsp_scales(weights: Int64Array, p: LinearParameters, zero_point: int) -> DspScales | None:
+def dsp_scales(
+    weights: Int64Array, p: LinearParameters, zero_point: int, *, as_stored: bool = False
+) -> DspScales | None:
     """Scales of a layer with weights (outputs, depth) and an int8 input of that zero point.
+
+    Args:
+        as_stored: constant channels keep their weights, for the stored form may have no zeros.
 
     Returns:
         None where an accumulator may reach 2**30.
@@ -69,23 +76,25 @@ def dsp_scales(weights: Int64Array, p: LinearParameters, zero_point: int) -> Dsp
     # The output grows with the accumulator: equal at both ends, it is equal everywhere.
     constant = (first == last) | (mantissa == 0)
     live = ~constant
-    w = np.where(live[:, None], weights, 0)
-    bias = np.where(live, p.folded_bias.astype(np.int64), 0)
-    bounds = np.where(live, np.maximum(np.abs(low), np.abs(high)), 0)
-    if bounds.max(initial=0) >= DOUBLING_BOUND:
+    used = np.ones_like(live) if as_stored else live
+    w = np.where(used[:, None], weights, 0)
+    bias = np.where(used, p.folded_bias.astype(np.int64), 0)
+    reached = np.maximum(np.abs(low), np.abs(high))
+    if reached[used].max(initial=0) >= DOUBLING_BOUND:
         return None
-    multipliers = np.where(live, mantissa, 2**30)
+    bounds = np.where(live, reached, 0)
+    # An accumulator of 0 comes out at the target by any multiplier, any other one by that of 0.
+    multipliers = np.where(live, mantissa, 0 if as_stored else 2**30)
+    target = np.where(live, r.zero_point, first)
     shifts = -exponent
     right = bool(np.all((shifts[live] >= 1) & (shifts[live] <= _MOST_SHIFT)))
     if right:
         shift = np.where(live, shifts, shifts[live].min() if live.any() else 1)
-        target = np.where(live, r.zero_point, first)
         offset = (target << shift) + (1 << (shift - 1))
         if (np.abs(offset) + bounds).max() <= INT32_MAX - 1:
             way = CLAMPED if r.low >= r.zero_point else TIES
-            return DspScales(way, w, bias, multipliers, offset, shift, bounds)
-    offset = np.where(live, r.zero_point, first)
-    return DspScales(ANY, w, bias, multipliers, offset, np.where(live, exponent, 0), bounds)
+            return DspScales(way, w, bias, multipliers, offset, shift, target, bounds)
+    return DspScales(ANY, w, bias, multipliers, target, np.where(live, exponent, 0), target, bounds)
 
 
 @dataclass(frozen=True)
@@ -96,6 +105,7 @@ class DotProducts:
         depth: inputs of one output.
         words: words of lanes for each channel pair; a multiple of `unroll`.
         common: multiplier, offset and shift, where all channels have the same.
+        scales: those of each channel.
         quads: the words of two pairs stand in turns, for a kernel that makes four channels at a time.
         stream: int32, in the order that td_kernels_dsp_dot.h states.
     """
@@ -105,25 +115,30 @@ class DotProducts:
     unroll: int
     way: int
     common: tuple[int, int, int] | None
+    scales: DspScales
     quads: bool
     stream: npt.NDArray[np.int32]
 
 
-def dot_products(op: Conv2D | FullyConnected, site: Site, *, few: bool = False) -> DotProducts | None:
+def dot_products(
+    op: Conv2D | FullyConnected, site: Site, *, few: bool = False, as_stored: bool = False
+) -> DotProducts | None:
     """The constants of a convolution without groups or a fully connected layer.
 
     Args:
         few: for the kernel of few rows, which takes two pairs at a time where there is an even number.
+        as_stored: see `dsp_scales`.
 
     Returns:
         None where a pair of weights does not fit a lane, or a sum may reach 2**23.
     """
     array = site.input(1).array.astype(np.int64)
-    s = dsp_scales(array.reshape(array.shape[0], -1), op.parameters(site), site.input(0).quant.zero_point)
+    rows, zero_point = array.reshape(array.shape[0], -1), site.input(0).quant.zero_point
+    s = dsp_scales(rows, op.parameters(site), zero_point, as_stored=as_stored)
     if s is None or s.bounds[0::2].max(initial=0) >= PAIR_BOUND:
         return None
     outputs, depth = s.weights.shape
-    unroll, words = _unroll(depth)
+    unroll, words = _unroll(depth, as_stored)
     pairs = -(-outputs // 2)
     weights = np.zeros((2 * pairs, 2 * words), np.int64)
     weights[:outputs, :depth] = s.weights
@@ -148,7 +163,7 @@ def dot_products(op: Conv2D | FullyConnected, site: Site, *, few: bool = False) 
         by_pair = [_by_pair(v, pairs) for v in scales.T]
         columns.append(np.stack(by_pair, axis=2).reshape(groups, -1))
     stream = wrapped(np.concatenate(columns, axis=1))
-    return DotProducts(depth, words, unroll, s.way, common, together == 2, stream)
+    return DotProducts(depth, words, unroll, s.way, common, s, together == 2, stream)
 
 
 def wrapped(values: Int64Array) -> npt.NDArray[np.int32]:
@@ -162,15 +177,19 @@ def _by_pair(values: Int64Array, pairs: int) -> Int64Array:
     return padded.reshape(pairs, 2)
 
 
-def _unroll(depth: int) -> tuple[int, int]:
-    """The unrolling with the fewest instructions, and the words of lanes with it: two for four inputs."""
+def _unroll(depth: int, as_stored: bool) -> tuple[int, int]:
+    """The unrolling with the fewest instructions, and the words of lanes with it: two for four inputs.
+
+    Stored weights may have no zeros, so that no word may stand behind the last four inputs.
+    """
+    fewest = 2 * -(-depth // 4)
 
     def words(unroll: int) -> int:
         each = math.lcm(unroll, 2)
-        return -(-depth // (2 * each)) * each
+        return -(-fewest // each) * each
 
     def cost(unroll: int) -> int:
         return words(unroll) // unroll * (_STEP_INSTRUCTIONS * unroll + _LOOP_INSTRUCTIONS)
 
-    unroll = min(_UNROLLS, key=cost)
+    unroll = min((u for u in _UNROLLS if not as_stored or words(u) == fewest), key=cost)
     return unroll, words(unroll)

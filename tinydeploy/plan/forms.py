@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinydeploy.ir.forms import Codebook, Form, Packed, Planes
 from tinydeploy.ir.op import Op, Site
@@ -50,6 +50,14 @@ def fields_of(form: Form) -> Fields:
     if isinstance(form, Packed):
         return Fields(form.bits, 1, form.limits[0])
     raise TypeError(f"{form} is no form of weights")
+
+
+def int8_fields(form: Form) -> Fields | None:
+    """The fields of a form whose weights are int8 by themselves, without coefficients to multiply by."""
+    if isinstance(form, Planes):
+        alone = len(form.signs) == 1 and bool((form.coefficients == 1).all())
+        return replace(fields_of(form), planes=0) if alone else None
+    return fields_of(form)
 
 
 def unpacked_bytes(site: Site) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from tinydeploy.ir.graph import Graph
@@ -11,8 +11,10 @@ from tinydeploy.ir.verify import site_of
 from tinydeploy.plan import dsp, trio
 from tinydeploy.plan.cost import portable_cycles
 from tinydeploy.plan.forms import Linear, formed_scratch, stored_form
+from tinydeploy.plan.forms_dsp import formed_kernels
 from tinydeploy.plan.measured import KernelCost
 from tinydeploy.plan.scratch import scratch_bytes
+from tinydeploy.plan.signs import signs_kernels
 
 PORTABLE = "portable"
 
@@ -67,23 +69,28 @@ def candidates(op: Op, site: Site, *, has_dsp: bool, narrow: bool = False) -> tu
         narrow: it has not, and long multiplications are slow on it or missing.
     """
     if stored_form(op, site) is not None:
-        return formed_candidates(op, site, has_dsp=has_dsp)
+        assert isinstance(op, Linear)
+        return _formed_candidates(op, site, has_dsp=has_dsp)
     fast = dsp.kernels_for(op, site) if has_dsp else trio.kernels_for(op, site) if narrow else []
-    found = [
+    cycles = portable_cycles(op, site, narrow=narrow)
+    portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=cycles)
+    return (*_sorted(op, fast), portable)
+
+
+def _formed_candidates(op: Linear, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
+    """The same for a layer whose weights are stored in fewer than eight bits."""
+    fast = [*signs_kernels(op, site), *(formed_kernels(op, site) if has_dsp else [])]
+    portable = KernelChoice(PORTABLE, formed_scratch(op, site), cycles=portable_cycles(op, site))
+    return (*_sorted(op, fast), portable)
+
+
+def _sorted(op: Op, fast: Sequence[dsp.DspKernel]) -> list[KernelChoice]:
+    return [
         KernelChoice(
             k.name, k.scratch_bytes, k.in_place or op.in_place, k.lead, k.block, k.cycles, k.more_flash
         )
         for k in sorted(fast, key=lambda k: k.cycles)
     ]
-    portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=portable_cycles(op, site))
-    return (*found, portable)
-
-
-def formed_candidates(op: Op, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
-    """The same for a layer whose weights are stored in fewer than eight bits."""
-    del has_dsp
-    assert isinstance(op, Linear)
-    return (KernelChoice(PORTABLE, formed_scratch(op, site), cycles=portable_cycles(op, site)),)
 
 
 def choose_kernels(graph: Graph, *, has_dsp: bool = False) -> Kernels:

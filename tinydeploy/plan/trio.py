@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from tinydeploy.ir.op import Op, Site
 from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.plan.cost import add_cycles, trio_depthwise_cycles, trio_dot_cycles
 from tinydeploy.plan.dsp import ADD, DspKernel, is_rows
 from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.lead import convolution_lead, rows_lead
 from tinydeploy.plan.scratch import needs_gather
-from tinydeploy.plan.trio_depthwise import band_rows, plane_bytes, trio_depthwise
+from tinydeploy.plan.trio_depthwise import band_rows, plane_bytes, plane_inputs, trio_depthwise
 from tinydeploy.plan.trio_linear import TrioDot, trio_dot
 
 ROWS = "trio_rows"
@@ -16,6 +17,7 @@ CONVOLUTION = "trio_conv_2d"
 DEPTHWISE = "trio_depthwise"
 _BLOCK = 6
 _FEWEST_ROWS = 3
+_MORE_CODE = 500
 
 
 def kernels_for(op: Op, site: Site) -> list[DspKernel]:
@@ -30,7 +32,7 @@ def kernels_for(op: Op, site: Site) -> list[DspKernel]:
     if isinstance(op, DepthwiseConv2D):
         return _depthwise(op, site)
     if isinstance(op, Add) and linear_add(op, site) is not None:
-        return [DspKernel(ADD, cycles=20 * site.output.elements)]
+        return [DspKernel(ADD, cycles=add_cycles(site.output.elements))]
     return []
 
 
@@ -39,7 +41,7 @@ def _rows(op: Conv2D | FullyConnected, site: Site, rows: int, outputs: int) -> l
         return []
     dot = trio_dot(op, site)
     lead = rows_lead(rows, dot.depth, outputs)
-    cycles, flash = _cycles(dot, rows, outputs), _flash(dot, site)
+    cycles, flash = _cycles(dot, rows, outputs), _more_flash(dot.stream.nbytes, site, outputs)
     return [DspKernel(ROWS, dot.lane_bytes, in_place=True, lead=lead, cycles=cycles, more_flash=flash)]
 
 
@@ -52,7 +54,10 @@ def _convolution(op: Conv2D, site: Site) -> list[DspKernel]:
     dot = trio_dot(op, site)
     scratch = dot.lane_bytes + edge_bytes(op, site)
     lead = convolution_lead(op.window(site), site, _BLOCK)
-    cycles, flash = images * _cycles(dot, rows * columns, outputs), _flash(dot, site)
+    cycles, flash = (
+        images * _cycles(dot, rows * columns, outputs),
+        _more_flash(dot.stream.nbytes, site, outputs),
+    )
     return [DspKernel(CONVOLUTION, scratch, lead=lead, cycles=cycles, more_flash=flash)]
 
 
@@ -68,7 +73,7 @@ def _depthwise(op: DepthwiseConv2D, site: Site) -> list[DspKernel]:
     if found is None:
         return []
     band = band_rows(site)
-    flash = found.stream.nbytes - site.input(1).bytes - 9 * site.input(1).shape[3]
+    flash = _more_flash(found.stream.nbytes, site, site.output.shape[3])
     parts = sorted({-(-band // n) for n in (1, 2, 3, 4, 8) if n <= band}, reverse=True)
     return [
         DspKernel(
@@ -77,7 +82,7 @@ def _depthwise(op: DepthwiseConv2D, site: Site) -> list[DspKernel]:
             # All of a channel is read before any of it is written.
             in_place=part == band,
             block=part,
-            cycles=round(op.macs(site) * (6 + (part + 2) / part)),
+            cycles=trio_depthwise_cycles(op.macs(site), site.output.elements, plane_inputs(op, site, part)),
             more_flash=flash,
         )
         for part in parts
@@ -85,8 +90,10 @@ def _depthwise(op: DepthwiseConv2D, site: Site) -> list[DspKernel]:
 
 
 def _cycles(dot: TrioDot, pixels: int, outputs: int) -> int:
-    return pixels * outputs * dot.depth * 3
+    made = -(-pixels // _BLOCK) * _BLOCK
+    return trio_dot_cycles(made * outputs * dot.depth, made * outputs, made * dot.depth)
 
 
-def _flash(dot: TrioDot, site: Site) -> int:
-    return dot.stream.nbytes - site.input(1).bytes - 9 * site.input(1).shape[0]
+def _more_flash(stream_bytes: int, site: Site, outputs: int) -> int:
+    """Beyond the portable kernel, whose bias, multiplier and shift take 9 bytes an output, and its code."""
+    return stream_bytes - site.input(1).bytes - 9 * outputs + _MORE_CODE

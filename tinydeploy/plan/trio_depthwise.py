@@ -52,8 +52,18 @@ def band_rows(site: Site) -> int:
 
 def plane_bytes(op: DepthwiseConv2D, site: Site, part: int) -> int:
     """Scratch for `part` rows of each band: the weights of a channel, and its plane."""
+    kernel_h, kernel_w = op.window(site).kernel
+    return 4 * kernel_h * kernel_w + _TRIO_BYTES * _plane(op, site, part)
+
+
+def plane_inputs(op: DepthwiseConv2D, site: Site, part: int) -> int:
+    """Values that go into the planes of a layer, those that are read for several parts included."""
+    images, channels = site.output.shape[0], site.output.shape[3]
+    return images * channels * -(-band_rows(site) // part) * _LANES * _plane(op, site, part)
+
+
+def _plane(op: DepthwiseConv2D, site: Site, part: int) -> int:
+    """Trios in a plane."""
     window = op.window(site)
-    (kernel_h, kernel_w), (stride_h, stride_w) = window.kernel, window.strides
-    rows = (part - 1) * stride_h + (kernel_h - 1) * window.dilations[0] + 1
-    columns = (site.output.shape[2] - 1) * stride_w + (kernel_w - 1) * window.dilations[1] + 1
-    return 4 * kernel_h * kernel_w + _TRIO_BYTES * rows * columns
+    rows = (part - 1) * window.strides[0] + window.extent[0]
+    return rows * ((site.output.shape[2] - 1) * window.strides[1] + window.extent[1])

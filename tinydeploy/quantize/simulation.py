@@ -16,7 +16,7 @@ from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.quantize import dequantize_array, quantize_array
 from tinydeploy.quantize.ptq import quantize_with_ranges
-from tinydeploy.quantize.qat import QatOptions
+from tinydeploy.quantize.qat import WATCHED, QatOptions
 from tinydeploy.quantize.recipe import Recipe, linear_nodes
 from tinydeploy.quantize.rules import Tie, rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, LEVELS, MIN_SCALE, Activations, Range
@@ -32,10 +32,12 @@ class QuantizationSimulation(nn.Module):
 
     Attributes:
         lows, highs: the ends of each group's range, shape (groups,); running or learned.
+        passes: how many batches were seen.
     """
 
     lows: Tensor
     highs: Tensor
+    passes: Tensor
 
     def __init__(
         self, graph: Graph, ranges: Mapping[str, Range], options: QatOptions, recipe: Recipe
@@ -66,6 +68,8 @@ class QuantizationSimulation(nn.Module):
             else:
                 self.register_buffer(name, data)
         self._seen: dict[int, tuple[Tensor, Tensor]] = {}
+        self._every = WATCHED if options.weights_only else 1
+        self.register_buffer("passes", torch.zeros((), dtype=torch.int64))
 
     @property
     def normalizes(self) -> bool:
@@ -96,7 +100,7 @@ class QuantizationSimulation(nn.Module):
             return x
         scheme = self._schemes[node.name]
         if scheme != INT8:
-            return x + (_as_quantized(scheme, x, axis) - x).detach()
+            return straight_through(scheme, x, axis)
         others = [a for a in range(x.ndim) if a != axis]
         scales = (x.detach().abs().amax(dim=others) / 127).clamp_min(MIN_SCALE)
         zeros = torch.zeros_like(scales, dtype=torch.int32)
@@ -118,9 +122,11 @@ class QuantizationSimulation(nn.Module):
         number = self._group[name]
         if self._options.ranges == "learned":
             return _learned(x, self.lows[number], self.highs[number], self._how[number])
-        if self.training:
+        if self.training and int(self.passes) % self._every == 0:
             self._observe(number, x.detach())
         how = self._how[number]
+        if self._options.weights_only and how.bits == 8:
+            return x
         scale, zero_point = _parameters(self.lows[number], self.highs[number], how)
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *how.limits)
 
@@ -133,9 +139,11 @@ class QuantizationSimulation(nn.Module):
 
     def _update(self) -> None:
         """The running average, once all tensors of every group were seen."""
+        self.passes += 1
+        share = 1.0 - (1.0 - self._options.momentum) ** self._every
         for number, (low, high) in self._seen.items():
-            self.lows[number].lerp_(low.clamp_max(0.0), self._options.momentum)
-            self.highs[number].lerp_(high.clamp_min(0.0), self._options.momentum)
+            self.lows[number].lerp_(low.clamp_max(0.0), share)
+            self.highs[number].lerp_(high.clamp_min(0.0), share)
         self._seen = {}
 
     def lower(self, graph: Graph) -> Graph:
@@ -160,14 +168,18 @@ def _distinct(groups: Iterable[Group]) -> list[Group]:
     return list(found.values())
 
 
-def _as_quantized(scheme: Scheme, weights: Tensor, axis: int) -> Tensor:
-    """The real numbers that the scheme's integers stand for, by the code that lowers them."""
+def straight_through(scheme: Scheme, weights: Tensor, axis: int) -> Tensor:
+    """The real numbers that the scheme's integers stand for, by the code that lowers them.
+
+    The gradient passes as if nothing had happened. Source: Bengio et al., "Estimating or Propagating
+    Gradients Through Stochastic Neurons", 2013, section 4.
+    """
     array = weights.detach().cpu().numpy()
     fitted = scheme.fit(folded(array, axis))
     scales = np.maximum(fitted.scales, MIN_SCALE)
     real = fitted.lower(scales).rows * scales[:, None]
     data = unfolded(real.astype(np.float32), array.shape, axis)
-    return torch.from_numpy(data).to(weights.device)
+    return weights + (torch.from_numpy(data).to(weights.device) - weights).detach()
 
 
 def _parameters(low: Tensor, high: Tensor, how: Activations) -> tuple[Tensor, Tensor]:

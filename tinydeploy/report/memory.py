@@ -12,7 +12,7 @@ def memory_picture(plan: Plan, nodes: int) -> str:
     """
     widths = max((len(f"{p.end:,}") for p in plan.placements), default=1)
     lines = [
-        f"arena {plan.arena_bytes:,} B; lower bound of these live ranges {plan.lower_bound_bytes:,} B",
+        f"arena {plan.arena_bytes:,} B, {optimality(plan)}",
         f"{'from':>{widths}} {'to':>{widths}}  live: input (left), {nodes} nodes, output (right)",
     ]
     for p in plan.placements:
@@ -21,3 +21,13 @@ def memory_picture(plan: Plan, nodes: int) -> str:
         more = f" and {len(p.buffer.members) - 3} more" if len(p.buffer.members) > 3 else ""
         lines.append(f"{p.offset:>{widths},} {p.end:>{widths},}  {live}  {names}{more}")
     return "\n".join(lines) + "\n"
+
+
+def optimality(plan: Plan) -> str:
+    """How near the offsets are to the best ones: no plan is smaller than what is live at once."""
+    bound = plan.lower_bound_bytes
+    over = plan.arena_bytes - bound
+    if over <= 0:
+        return "the least possible: so much is live at once"
+    share = f"at most {over:,} B ({100 * over / bound:.1f} %) above the least possible"
+    return f"{share}: {bound:,} B are live at once"

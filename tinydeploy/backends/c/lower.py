@@ -8,9 +8,12 @@ from typing import Any
 from tinydeploy.backends.c import (
     lower_dsp,
     lower_forms,
+    lower_forms_dsp,
+    lower_forms_wide,
     lower_linear,
     lower_other,
     lower_sign,
+    lower_signs,
     lower_trio,
 )
 from tinydeploy.backends.c.layer import Context, LayerCode
@@ -34,8 +37,9 @@ from tinydeploy.ops import (
     Sign,
     Softmax,
 )
-from tinydeploy.plan import dsp, trio
+from tinydeploy.plan import dsp, forms_dsp, forms_wide, trio
 from tinydeploy.plan.forms import stored_form
+from tinydeploy.plan.signs import SIGNS
 
 # Any: each function takes its own op class, and the key guarantees that it gets one.
 LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
@@ -64,11 +68,19 @@ LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
     dsp.DEPTHWISE: lower_dsp.depthwise,
     dsp.DEPTHWISE_TAPS: lower_dsp.depthwise_taps,
     dsp.FEW_ROWS: lower_dsp.few_rows,
+    dsp.POOL: lower_dsp.pool,
     dsp.ROWS: lower_dsp.rows,
     dsp.WINOGRAD: lower_dsp.winograd_conv_2d,
+    forms_dsp.CONVOLUTION: lower_forms_dsp.conv_2d,
+    forms_dsp.DEPTHWISE: lower_forms_dsp.depthwise,
+    forms_dsp.DEPTHWISE_TAPS: lower_forms_dsp.depthwise_taps,
+    forms_dsp.FEW_ROWS: lower_forms_dsp.few_rows,
+    forms_dsp.ROWS: lower_forms_dsp.rows,
     trio.CONVOLUTION: lower_trio.conv_2d,
     trio.DEPTHWISE: lower_trio.depthwise,
     trio.ROWS: lower_trio.rows,
+    forms_wide.WIDE: lower_forms_wide.conv_2d,
+    SIGNS: lower_signs.conv_2d,
 }
 """The kernels that are not for every core, by the name of the choice."""
 

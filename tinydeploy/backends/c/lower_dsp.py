@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
+from tinydeploy.backends.c import lower_other
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
 from tinydeploy.backends.c.lower_linear import geometry
 from tinydeploy.backends.c.syntax import Named, Struct, struct
 from tinydeploy.ir.types import Array
-from tinydeploy.ops import Add, Conv2D, DepthwiseConv2D, FullyConnected
+from tinydeploy.ops import Add, AveragePool2D, Conv2D, DepthwiseConv2D, FullyConnected, MaxPool2D, Mean
 from tinydeploy.ops.linear import LinearParameters
 from tinydeploy.plan.dsp_add import linear_add
-from tinydeploy.plan.dsp_depthwise import planes, taps
+from tinydeploy.plan.dsp_depthwise import Planes, planes, taps
 from tinydeploy.plan.dsp_linear import WAY_NAMES, DotProducts, dot_products, wrapped
 from tinydeploy.plan.dsp_winograd import winograd
 
@@ -25,8 +28,11 @@ def dsp_output(p: LinearParameters, way: int) -> Struct:
     return struct(way=Named(way, WAY_NAMES[way]), low=p.requantization.low, high=p.requantization.high)
 
 
-def _dot(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tuple[DotProducts, Struct]:
-    dot = dot_products(op, at.site, few=few)
+def dot_shape(
+    op: Conv2D | FullyConnected, at: Context, *, few: bool = False, as_stored: bool = False
+) -> tuple[DotProducts, Struct]:
+    """The constants of td_dsp_dot and its td_dsp_dot_shape."""
+    dot = dot_products(op, at.site, few=few, as_stored=as_stored)
     assert dot is not None, "the plan chose this kernel because they exist"
     outputs = at.site.input(1).shape[0]
     out = dsp_output(op.parameters(at.site), dot.way)
@@ -34,6 +40,7 @@ def _dot(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tupl
         ("words", dot.words),
         ("unroll", dot.unroll),
         ("outputs", outputs),
+        ("pitch", outputs),
         ("common", int(dot.common is not None)),
     ]
     if dot.common is not None:
@@ -60,17 +67,18 @@ def few_rows(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
 
 
 def _rows(op: Conv2D | FullyConnected, at: Context, *, few: bool = False) -> tuple[DotProducts, Struct]:
-    dot, shape = _dot(op, at, few=few)
+    dot, shape = dot_shape(op, at, few=few)
     count = at.site.input(0).elements // dot.depth
     return dot, struct(rows=count, inputs=dot.depth, dot=shape)
 
 
 def conv_2d(op: Conv2D, at: Context) -> LayerCode:
-    dot, shape = _dot(op, at)
+    dot, shape = dot_shape(op, at)
     return _layer(_HEADER, _CONV, Struct((*window_members(op, at), ("dot", shape))), dot.stream)
 
 
 def window_members(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str, int], ...]:
+    """Image and window, as the shapes of several kernels begin."""
     x, weights, y = at.site.input(0), at.site.input(1), at.site.output
     return (
         ("images", x.shape[0]),
@@ -88,8 +96,13 @@ def window_members(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str
 def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
     p = planes(op, at.site)
     assert p is not None, "the plan chose this kernel because they exist"
+    return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", planes_shape(op, at, p), p.stream)
+
+
+def planes_shape(op: DepthwiseConv2D, at: Context, p: Planes) -> Struct:
+    """The td_dsp_depthwise_shape of a layer."""
     x, y = at.site.input(0), at.site.output
-    shape = struct(
+    return struct(
         images=x.shape[0],
         in_h=x.shape[1],
         in_w=x.shape[2],
@@ -105,7 +118,6 @@ def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
         words=p.words,
         out=dsp_output(op.parameters(at.site), p.way),
     )
-    return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", shape, p.stream)
 
 
 def winograd_conv_2d(op: Conv2D, at: Context) -> LayerCode:
@@ -164,6 +176,24 @@ def add(op: Add, at: Context) -> LayerCode:
         (call("td_dsp_add", ("&shape", at.operand(0), at.operand(1), "y")),),
         at.operand_constants(),
     )
+
+
+def pool(op: AveragePool2D | MaxPool2D | Mean, at: Context) -> LayerCode:
+    """The portable kernel's arguments, and its shape with the channels last."""
+    code = lower_other.mean(op, at) if isinstance(op, Mean) else lower_other.pool_2d(op, at)
+    kernel = code.kernel.replace("td_", "td_dsp_", 1)
+    shapes = tuple(replace(s, value=_kept_last(s.value)) for s in code.shapes)
+    calls = tuple(c.replace(code.kernel, kernel) for c in code.calls)
+    return replace(code, header="td_kernels_dsp_pool.h", kernel=kernel, shapes=shapes, calls=calls)
+
+
+def _kept_last(shape: Struct) -> Struct:
+    """The axes of a mean with the last one that is kept as kept2, where fewer than three are kept."""
+    members = dict(shape.members)
+    if members.get("kept2") == 1:
+        last = "kept0" if members["kept1"] == 1 else "kept1"
+        members |= {"kept2": members[last], last: 1}
+    return Struct(tuple(members.items()))
 
 
 def _layer(header: str, kernel: str, shape: Struct, stream: Array) -> LayerCode:

@@ -28,9 +28,10 @@ def k_means(values: Values, count: int) -> Values:
     """
     ordered = np.sort(values)
     sums = np.concatenate([[0.0], np.cumsum(ordered)])
-    centroids: npt.NDArray[np.float64] = np.unique(
-        ordered[(2 * np.arange(count) + 1) * len(ordered) // (2 * count)]
-    )
+    centroids: Values = np.unique(_quantiles(ordered, count))
+    if len(centroids) < count:
+        # Most numbers are one and the same: the others must not be lost among them.
+        centroids = np.unique(_quantiles(np.unique(ordered), count))
     for _ in range(_ROUNDS):
         borders = np.searchsorted(ordered, (centroids[1:] + centroids[:-1]) / 2)
         edges = np.concatenate([[0], borders, [len(ordered)]])
@@ -41,6 +42,11 @@ def k_means(values: Values, count: int) -> Values:
             break
         centroids = moved
     return centroids
+
+
+def _quantiles(ordered: Values, count: int) -> Values:
+    found: Values = ordered[(2 * np.arange(count) + 1) * len(ordered) // (2 * count)]
+    return found
 
 
 def nearest(table: npt.NDArray[Any], x: Rows) -> npt.NDArray[np.intp]:
@@ -81,8 +87,10 @@ class KMeans:
             centroids = k_means((rows / per_output(scales))[used].ravel(), 1 << self.bits)
         if not used.all():
             # An output of zeros must stay one.
-            centroids[np.abs(centroids).argmin()] = 0.0
-        reach = float(np.abs(centroids).max())
+            if len(centroids) == 1 << self.bits:
+                centroids = np.delete(centroids, np.abs(centroids).argmin())
+            centroids = np.union1d(centroids, [0.0])
+        reach = float(np.abs(centroids).max()) or 1.0
         table = np.unique(np.rint(centroids / reach * _TABLE_MAX)).astype(np.int64)
         return FittedCodebook(self.bits, rows, tuple(int(t) for t in table), scales * reach / _TABLE_MAX)
 

@@ -103,7 +103,8 @@ def memory_picture(model: Model, targets: tuple[str, ...], most_blocks: int) -> 
     names = _step_names(model)
     steps = tuple(_steps(live_bytes(plan, nodes), names, most_blocks))
     placed = sorted(plan.placements, key=lambda p: -p.buffer.bytes)
-    kept = sorted(placed[:most_blocks], key=lambda p: (p.offset, p.buffer.first))
+    # Where a tensor lies over one that dies, the later one is on top: both labels stand at the left.
+    kept = sorted(placed[:most_blocks], key=lambda p: (p.buffer.first, p.offset))
     return MemoryPicture(
         targets,
         plan.arena_bytes,

@@ -22,13 +22,13 @@ static TD_INLINE void td_dsp_rows(const td_dsp_rows_shape *s, const int32_t *wei
         td_dsp_widen_4(x, s->inputs, s->inputs, lanes);
         td_dsp_dot(&s->dot, 4, lanes, weights, y);
         x += 4 * s->inputs;
-        y += 4 * s->dot.outputs;
+        y += 4 * s->dot.pitch;
     }
     for (; s->rows % 4 && row < s->rows; row++) {
         td_dsp_widen(x, s->inputs, 1, lanes);
         td_dsp_dot(&s->dot, 1, lanes, weights, y);
         x += s->inputs;
-        y += s->dot.outputs;
+        y += s->dot.pitch;
     }
 }
 
@@ -147,12 +147,12 @@ static TD_INLINE void td_dsp_conv_image(const td_dsp_conv_2d_shape *s, const int
             td_dsp_window(s, x, pixel + p, 4, lanes + p, bytes);
         }
         td_dsp_dot(&s->dot, 4, lanes, weights, y);
-        y += 4 * s->dot.outputs;
+        y += 4 * s->dot.pitch;
     }
     for (; pixels % 4 && pixel < pixels; pixel++) {
         td_dsp_window(s, x, pixel, 1, lanes, bytes);
         td_dsp_dot(&s->dot, 1, lanes, weights, y);
-        y += s->dot.outputs;
+        y += s->dot.pitch;
     }
 }
 
@@ -166,7 +166,7 @@ static TD_INLINE void td_dsp_conv_2d(const td_dsp_conv_2d_shape *s, const int32_
     for (int32_t image = 0; image < s->images; image++) {
         td_dsp_conv_image(s, weights, x, y, (int32_t *)(void *)scratch, bytes);
         x += s->in_h * s->in_w * s->in_c;
-        y += s->out_h * s->out_w * s->dot.outputs;
+        y += s->out_h * s->out_w * s->dot.pitch;
     }
 }
 

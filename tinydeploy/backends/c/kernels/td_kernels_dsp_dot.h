@@ -18,6 +18,7 @@
 /* `words` words of lanes for each channel pair, a multiple of `unroll`, which is 2 or 4 to 8. */
 typedef struct {
     int32_t words, unroll, outputs;
+    int32_t pitch;  /* outputs of a pixel, of which only some may be made */
     int32_t common; /* 1 where `scale` is that of every channel */
     td_dsp_scale scale;
     td_dsp_output out;
@@ -267,11 +268,11 @@ static TD_INLINE td_dsp_scale td_dsp_next_scale(const td_dsp_dot_shape *s, const
 }
 
 /* All output channels of `pixels` pixels (4 or 1), whose lanes stand in `x`; pixel p goes to
- * y + p * outputs. */
+ * y + p * pitch. */
 static TD_INLINE void td_dsp_dot(const td_dsp_dot_shape *s, int32_t pixels, const int32_t *x, const int32_t *w,
                                  int8_t *y)
 {
-    const int32_t pitch = s->outputs;
+    const int32_t pitch = s->pitch;
     for (int32_t o = 0; o < s->outputs; o += 2) {
         td_dsp_sums sums;
         w = pixels == 4 ? td_dsp_sum_4(s, x, w, &sums) : td_dsp_sum_1(s, x, w, &sums);
