@@ -59,7 +59,8 @@ def quantize(graph: Graph, inputs: Sequence[Array], options: QuantizeOptions = D
     """
     _require_quantizable(graph)
     graph = binarize(graph, inputs, options.recipe)
-    ranges = calibrate(graph, inputs, options.calibration)
+    assigned = options.recipe.assign(graph)
+    ranges = calibrate(graph, inputs, options.calibration, lambda name: assigned.activations(name).bits)
     return quantize_with_ranges(graph, ranges, options.recipe, float_borders=options.float_borders)
 
 

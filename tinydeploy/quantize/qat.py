@@ -94,5 +94,7 @@ def make_quantized_trainable(
     """
     graph = binarize(graph, inputs, recipe)
     trainable = make_trainable(graph)
-    prepare_qat(trainable, calibrate(graph, inputs, calibration), options, recipe)
+    assigned = recipe.assign(graph)
+    ranges = calibrate(graph, inputs, calibration, lambda name: assigned.activations(name).bits)
+    prepare_qat(trainable, ranges, options, recipe)
     return trainable
