@@ -21,7 +21,7 @@ from tinydeploy.plan.forms_wide import wide_kernels
 UNPACK = "unpack_"
 """Before the name of the kernel that follows."""
 
-ROWS, FEW_ROWS, CONVOLUTION, DEPTHWISE, DEPTHWISE_TAPS = (
+NAMES = ROWS, FEW_ROWS, CONVOLUTION, DEPTHWISE, DEPTHWISE_TAPS = tuple(
     UNPACK + name for name in (dsp.ROWS, dsp.FEW_ROWS, dsp.CONVOLUTION, dsp.DEPTHWISE, dsp.DEPTHWISE_TAPS)
 )
 
