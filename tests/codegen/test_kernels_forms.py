@@ -138,7 +138,7 @@ def test_signs_with_the_other_compiler(core: str) -> None:
 @pytest.mark.parametrize("name", ["packed 3", "packed 4", "codebook 4", "plain binary", "plain ternary"])
 def test_the_flash_of_a_layer_shrinks_with_its_bits(name: str, kind: str) -> None:
     """Fields take their bits, and channels 9 bytes and a byte or so, on cores with and without DSP."""
-    shape = {"shape": (1, 64)} if kind == "FULLY_CONNECTED" else {"shape": (1, 9, 9, 64)}
+    shape = {"shape": (1, 64)} if kind == "FULLY_CONNECTED" else {"shape": (1, 9, 9, 32)}
     wide = {} if kind == "DEPTHWISE_CONV_2D" else {"outputs": 64}
     graph = formed(single_op_graph(kind, 3, per_channel=True, **shape, **wide), name, 3)
     weights = graph.value(str(graph.nodes[0].inputs[1]))

@@ -38,7 +38,7 @@ def formed_kernels(op: Linear, site: Site) -> list[dsp.DspKernel]:
     more = weights.elements - weights.bytes
     # What a kernel for whole weights says of its flash is against the stored bytes, or nothing.
     found = [replace(k, more_flash=k.more_flash or more) for k in dsp.kernels_for(op, site)]
-    return [*found, *_unpacking(op, site), *wide_kernels(op, site)]
+    return [*found, *(list(_unpacking(op, site)) or wide_kernels(op, site))]
 
 
 def _unpacking(op: Linear, site: Site) -> Iterator[dsp.DspKernel]:
