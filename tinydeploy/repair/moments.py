@@ -97,7 +97,8 @@ def _sums(graph: Graph, node: Node, x: Array, weights: Array) -> Array:
     op = replace(cast(ops.Conv2D, node.op), activation=Activation.NONE)
     inputs = graph.value(str(node.inputs[0])), replace(graph.value(str(node.inputs[1])), data=weights)
     site = Site(inputs, graph.node_outputs(node))
-    return op.run_float(site, [x[np.newaxis], weights[np.newaxis]])[0].astype(np.float64)
+    sums: Array = op.run_float(site, [x[np.newaxis], weights[np.newaxis]])[0]
+    return sums.astype(np.float64)
 
 
 def _passed(graph: Graph, node: Node, given: Sequence[Moments]) -> Moments | None:
