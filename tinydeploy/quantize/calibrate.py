@@ -28,7 +28,7 @@ def calibrate(
     Args:
         inputs: one float32 array (samples, *value.shape) per graph input, in real units.
         method: a name of `observers.CALIBRATORS`.
-        bits: of each tensor, by name: with fewer of them a clip pays that cuts off more.
+        bits: of each tensor by name.
 
     Raises:
         DeployError: no such method, data that do not fit the inputs, or an activation that is not finite

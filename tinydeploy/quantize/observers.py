@@ -108,14 +108,15 @@ class MeanSquaredError:
         factors = np.arange(self.STEPS, 0, -1) / self.STEPS
 
         def least(candidates: list[Range]) -> Range:
-            return min(candidates, key=lambda r: _squared_error(r, self._how, centres, weights))
+            """The candidate with the smallest error; the first of equal ones."""
+            return min(candidates, key=lambda r: _squared_error(r, centres, weights, self._how))
 
         best = least([Range(h.low * f, h.high * f) for f in factors])
         best = least([Range(best.low, h.high * f) for f in factors] + [best])
         return least([Range(h.low * f, best.high) for f in factors] + [best])
 
 
-def _squared_error(span: Range, how: Activations, x: Array, weights: Array) -> float:
+def _squared_error(span: Range, x: Array, weights: Array, how: Activations) -> float:
     if span.low == span.high:
         return float(weights @ x**2)
     quant = activation_quantization(span, how=how)
@@ -124,12 +125,12 @@ def _squared_error(span: Range, how: Activations, x: Array, weights: Array) -> f
 
 
 class Entropy:
-    """The threshold at which integers keep most of the distribution of absolute values: least KL divergence.
+    """The threshold that keeps most of the distribution of absolute values: least KL divergence.
 
     Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017: a histogram of 2048 bins; for each
     threshold, the distribution P with what lies beyond put into its last bin, and Q, the same bins
-    quantized to the levels that the integers have. Differences: every 8th threshold is tried, equal
-    divergences take the greatest, and a tensor of one sign has all levels on that side, not half of them.
+    quantized to the levels that int8 has. Differences: every 8th threshold is tried, equal divergences
+    take the greatest, and a tensor of one sign has all levels, 256 of int8, on that side instead of half.
     """
 
     BINS = 2048
@@ -196,7 +197,7 @@ CALIBRATORS: Mapping[str, Callable[[int], Calibrator]] = {
 
 
 def make_calibrator(name: str, bits: int = 8) -> Calibrator:
-    """A fresh calibrator for a tensor of so many bits.
+    """A fresh calibrator of a tensor of so many bits.
 
     Raises:
         DeployError: no method of that name.

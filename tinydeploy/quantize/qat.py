@@ -94,7 +94,5 @@ def make_quantized_trainable(
     """
     graph = binarize(graph, inputs, recipe)
     trainable = make_trainable(graph)
-    assigned = recipe.assign(graph)
-    ranges = calibrate(graph, inputs, calibration, lambda name: assigned.activations(name).bits)
-    prepare_qat(trainable, ranges, options, recipe)
+    prepare_qat(trainable, calibrate(graph, inputs, calibration, recipe.assign(graph).bits), options, recipe)
     return trainable
