@@ -156,6 +156,8 @@ class _Run:
         import torch  # noqa: PLC0415
 
         self.module.train()
+        if self.module.simulation is not None:
+            self.module.simulation.begin_epoch(number, self.options.epochs)
         seed = self.options.seed * 1_000_003 + number
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -197,6 +199,9 @@ class _Run:
             raise DeployError(
                 f"the loss became {value}", where="training", hint="lower the learning rate, or set clip_norm"
             )
+        penalty = None if self.module.simulation is None else self.module.simulation.penalty()
+        if penalty is not None:
+            loss = loss + penalty
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it without types
         if self.options.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip_norm)
