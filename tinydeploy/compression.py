@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
 from tinydeploy.quantize.binarize import binarize
+from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import Recipe
 from tinydeploy.target_cost import Reached, TargetCost
 from tinydeploy.training import Trainer
@@ -48,7 +48,7 @@ class CompressOptions:
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
         qat_learning_rate: a share of the learning rate.
-        qat_ranges: how activation ranges follow the quantization-aware training.
+        qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
         distill: let the float model teach (KL divergence), as it is after the warm-up.
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
     """
@@ -63,7 +63,7 @@ class CompressOptions:
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
     qat_learning_rate: float = 0.1
-    qat_ranges: Literal["running", "learned"] = "running"
+    qat: QatOptions | None = None
     distill: bool = False
     max_accuracy_drop: float | None = None
 
@@ -129,6 +129,7 @@ class Compression:
 
     def to_json(self) -> dict[str, object]:
         o = self.options
+        training = o.qat or o.recipe.training
         return {
             "model": self.model,
             "target": self.target,
@@ -155,7 +156,8 @@ class Compression:
             "finetune_epochs": o.finetune_epochs,
             "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
-            "qat_ranges": o.qat_ranges,
+            "qat_ranges": training.ranges,
+            "qat": asdict(training),
             "seed": o.train.seed,
             "layers": [{"name": e.name, "op": e.op, "sqnr_db": _finite(e.sqnr_db)} for e in self.errors],
         }
@@ -223,7 +225,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             trained,
             options.qat_epochs,
             (calibration, options.calibration),
-            options.qat_ranges,
+            options.qat or options.recipe.training,
             options.qat_learning_rate,
             dense,
             options.recipe,

@@ -95,27 +95,29 @@ class _Run:
         import torch  # noqa: PLC0415  # heavy, and an optional extra
 
         options, module = self.options, self.module
-        if options.batch_norm:
-            self._normalize()
-        mark = checkpoint.fingerprint(module, self.x, self.y, options)
-        module.to(self.device)
-        if self.teacher is not None:
-            self.teacher.to(self.device).eval()
-        optimizer = _optimizer(module, options)
         history: list[Epoch] = []
-        if options.checkpoint is not None:
-            history = checkpoint.load(options.checkpoint, module, optimizer, mark)
-        resumed = len(history)
-        started = time.monotonic()
-        # The user's hooks may draw from the global generator: seeded for them, and put back afterwards.
+        # Hooks and rounding may draw from the global generator: seeded for them, and put back afterwards.
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            if options.batch_norm:
+                self._normalize()
+            mark = checkpoint.fingerprint(module, self.x, self.y, options)
+            module.to(self.device)
+            if self.teacher is not None:
+                self.teacher.to(self.device).eval()
+            optimizer = _optimizer(module, options)
+            if options.checkpoint is not None:
+                history = checkpoint.load(options.checkpoint, module, optimizer, mark)
+            resumed = len(history)
+            started = time.monotonic()
             for number in range(resumed, options.epochs):
                 history.append(self._epoch(optimizer, number, started, resumed))
                 if options.checkpoint is not None:
                     checkpoint.save(options.checkpoint, module, optimizer, history, mark)
-        if module.norms and options.epochs:
-            with self._precision():
-                module.settle(self._settling())
+            if module.norms and options.epochs:
+                torch.manual_seed(options.seed)
+                with self._precision():
+                    module.settle(self._settling())
         module.to("cpu").eval()
         return TrainResult(tuple(history), resumed, str(self.device))
 

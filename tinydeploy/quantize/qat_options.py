@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal, get_args
+from dataclasses import dataclass, replace
+from typing import Any, Literal, get_args
 
 from tinydeploy.errors import DeployError
 
@@ -65,6 +65,23 @@ class QatOptions:
             raise DeployError(
                 f"training cannot start at {self.bits_from} bits", where="--qat-bits-from", hint="3 to 8"
             )
+
+
+def exportable(base: QatOptions, **given: Any) -> QatOptions:
+    """`base` with what is given and not None, checked.
+
+    Raises:
+        DeployError: options that make no sense, or whose result has no stored form.
+    """
+    result = replace(base, **{name: value for name, value in given.items() if value is not None})
+    result.check()
+    if result.ranges not in EXPORTABLE_RANGES:
+        raise DeployError(
+            "levels that are not evenly spaced have no stored form, so nothing could be exported",
+            where="--qat-ranges",
+            hint="hwgq has evenly spaced ones",
+        )
+    return result
 
 
 WATCHED = 16
