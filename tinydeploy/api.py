@@ -23,8 +23,8 @@ from tinydeploy.comparison import diff
 from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import DataSource, fit_samples, open_dataset, random_samples
 from tinydeploy.difference import Difference
-from tinydeploy.emulate.toolchain import find_toolchain
-from tinydeploy.errors import DeployError, MissingExtraError
+from tinydeploy.emulate.toolchain import missing_toolchain
+from tinydeploy.errors import DeployError
 from tinydeploy.estimate.model import estimate as estimated
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, measure_within, write_files, write_project
@@ -41,9 +41,10 @@ from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
 from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, exportable
 from tinydeploy.quantize.recipe_file import make_recipe
+from tinydeploy.repair.steps import parse_repairs
 from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
 from tinydeploy.target_cost import target_cost
-from tinydeploy.targets import Core, load_target
+from tinydeploy.targets import load_target
 from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
@@ -183,7 +184,7 @@ def profile(
     limits = Limits(max_flash, max_ram, max_latency_ms)
     if estimate:
         return profiling.profile(jobs, model.path, limits, run=estimated, progress=progress)
-    missing = None if compiler is not None else _missing_toolchain([job.core for job, _ in jobs])
+    missing = None if compiler is not None else missing_toolchain([job.core for job, _ in jobs])
     if missing is None:
         return profiling.profile(jobs, model.path, limits, progress=progress)
     try:
@@ -192,16 +193,6 @@ def profile(
         raise missing from None
     note = f"no compiler was found, so this is an estimate; {missing.hint} for figures of the code itself"
     return replace(result, notes=(note,))
-
-
-def _missing_toolchain(cores: Sequence[Core]) -> MissingExtraError | None:
-    """What is said where a core has no compiler here."""
-    for core in cores:
-        try:
-            find_toolchain(core)
-        except MissingExtraError as error:
-            return error
-    return None
 
 
 def calibrate(
@@ -312,6 +303,7 @@ def compress(
     distill_temperature: float = 4.0,
     checkpoint: str | None = None,
     seed: int = 0,
+    repair: str | None = None,
     max_accuracy_drop: float | None = None,
     force: bool = False,
     target: str = "cortex-m4",
@@ -389,6 +381,7 @@ def compress(
         ),
         qat=qat,
         distill=distill,
+        repair=parse_repairs(repair),
         max_accuracy_drop=max_accuracy_drop,
     )
     export = export_options(model, where, None, "latency")

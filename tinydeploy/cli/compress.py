@@ -120,6 +120,11 @@ def _layer_ratios(
     help="Quantization-aware; 0 quantizes after training.",
 )
 @click.option(
+    "--repair",
+    metavar="NAME[,NAME]",
+    help="After post-training quantization: equalize, adaround, and bias or bias-analytic; docs/quantizers.",
+)
+@click.option(
     "--learning-rate",
     type=float,
     default=3e-3,

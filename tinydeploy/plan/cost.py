@@ -20,6 +20,7 @@ _NARROW, _NARROW_DEPTHWISE, _NARROW_OUTPUT = 6.5, 22.0, 110.0
 _PLANES, _PLANES_ROW = 2.0, 1.6
 _TAPS = 7.0
 _SIGNS, _SIGNS_OUTPUT, _SIGNS_INPUT = 10.0, 25.0, 1.5
+_WIDE = 1.2
 _UNPACK, _UNPACK_TABLE = 3.0, 6.0
 _ADD = 10.3
 _TRIO, _TRIO_OUTPUT, _TRIO_INPUT = 2.6, 35.0, 8.0
@@ -58,6 +59,11 @@ def few_rows_cycles(macs: int) -> int:
 def unpack_cycles(weights: int, *, by_table: bool) -> int:
     """Of stored weights into the stream of a kernel."""
     return round((_UNPACK_TABLE if by_table else _UNPACK) * weights)
+
+
+def wide_cycles(macs: int, outputs: int, inputs: int) -> int:
+    """Of a kernel with weights of 16 bits in working memory."""
+    return round(_WIDE * macs + _DOT_OUTPUT * outputs + _DOT_INPUT * inputs)
 
 
 def signs_cycles(words: int, outputs: int, packed: int) -> int:

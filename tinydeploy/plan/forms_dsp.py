@@ -16,11 +16,12 @@ from tinydeploy.plan.cost import unpack_cycles
 from tinydeploy.plan.dsp_depthwise import planes
 from tinydeploy.plan.dsp_linear import DotProducts, dot_products
 from tinydeploy.plan.forms import Linear, int8_fields, unpacked_bytes
+from tinydeploy.plan.forms_wide import wide_kernels
 
 UNPACK = "unpack_"
 """Before the name of the kernel that follows."""
 
-ROWS, FEW_ROWS, CONVOLUTION, DEPTHWISE, DEPTHWISE_TAPS = (
+NAMES = ROWS, FEW_ROWS, CONVOLUTION, DEPTHWISE, DEPTHWISE_TAPS = tuple(
     UNPACK + name for name in (dsp.ROWS, dsp.FEW_ROWS, dsp.CONVOLUTION, dsp.DEPTHWISE, dsp.DEPTHWISE_TAPS)
 )
 
@@ -33,11 +34,11 @@ def formed_kernels(op: Linear, site: Site) -> list[dsp.DspKernel]:
     """The kernels that can compute a layer with stored weights, and for more flash those for int8."""
     weights = site.input(1)
     if unpacked_bytes(site) > 1:
-        return []
+        return wide_kernels(op, site)
     more = weights.elements - weights.bytes
     # What a kernel for whole weights says of its flash is against the stored bytes, or nothing.
     found = [replace(k, more_flash=k.more_flash or more) for k in dsp.kernels_for(op, site)]
-    return [*found, *_unpacking(op, site)]
+    return [*found, *(list(_unpacking(op, site)) or wide_kernels(op, site))]
 
 
 def _unpacking(op: Linear, site: Site) -> Iterator[dsp.DspKernel]:

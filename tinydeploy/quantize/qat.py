@@ -73,7 +73,7 @@ def make_quantized_trainable(
     """
     graph = binarize(graph, inputs, recipe)
     trainable = make_trainable(graph)
-    prepare_qat(trainable, calibrate(graph, inputs, calibration), options, recipe)
+    prepare_qat(trainable, calibrate(graph, inputs, calibration, recipe.assign(graph).bits), options, recipe)
     return trainable
 
 

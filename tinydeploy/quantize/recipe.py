@@ -54,13 +54,15 @@ class Recipe:
         rules: the first whose pattern matches wins.
         default: for all other layers.
         ends: whether the default holds for the first layers, the last ones and depthwise ones too; else
-            these stay int8. Their few weights save little and cost most of the accuracy.
+            these stay linear. Their few weights save little and cost most of the accuracy.
+        depthwise: of depthwise layers then; the first and the last ones stay int8.
         training: how quantization-aware training learns it.
     """
 
     rules: tuple[LayerRule, ...] = ()
     default: Treatment = field(default_factory=Treatment)
     ends: bool = True
+    depthwise: Treatment = INT8_TREATMENT
     where: str = "--recipe"
     training: QatOptions = field(default_factory=QatOptions)
 
@@ -106,7 +108,10 @@ class Recipe:
         for rule in self.rules:
             if fnmatchcase(node.name, rule.pattern):
                 return rule.treatment
-        return INT8_TREATMENT if node.name in kept else self.default
+        if node.name in kept:
+            return INT8_TREATMENT
+        between = not self.ends and isinstance(node.op, DepthwiseConv2D)
+        return self.depthwise if between else self.default
 
 
 INT8_RECIPE = Recipe()
@@ -117,6 +122,7 @@ class Assignment:
 
     def __init__(self, graph: Graph, treatments: dict[str, Treatment]) -> None:
         self._treatments = treatments
+        self._seen = {*graph.inputs, *graph.outputs}
         readers: dict[str, list[Activations]] = {}
         for node in graph.nodes:
             for name in node.inputs:
@@ -130,8 +136,15 @@ class Assignment:
         return self._treatments.get(node.name, INT8_TREATMENT)
 
     def activations(self, name: str) -> Activations:
-        """Of a tensor: the most that a layer which reads it asks for."""
-        return self._activations.get(name, INT8_ACTIVATIONS)
+        """Of a tensor: the most that a layer which reads it asks for.
+
+        Inputs and outputs of the graph have eight bits, since the caller sees them.
+        """
+        return INT8_ACTIVATIONS if name in self._seen else self._activations.get(name, INT8_ACTIVATIONS)
+
+    def bits(self, name: str) -> int:
+        """Of a tensor."""
+        return self.activations(name).bits
 
 
 def linear_nodes(graph: Graph) -> list[Node]:
@@ -140,12 +153,11 @@ def linear_nodes(graph: Graph) -> list[Node]:
 
 
 def _ends(graph: Graph) -> frozenset[str]:
-    """Layers with weights that have none before them, or none behind them, and depthwise ones."""
+    """Layers with weights that have none before them, or none behind them."""
     linear = {node.name for node in linear_nodes(graph)}
     first = _not_reached(graph.nodes, linear, forward=True)
     last = _not_reached(reversed(graph.nodes), linear, forward=False)
-    depthwise = {node.name for node in graph.nodes if isinstance(node.op, DepthwiseConv2D)}
-    return frozenset(first | last | depthwise)
+    return frozenset(first | last)
 
 
 def _not_reached(nodes: Iterable[Node], linear: set[str], *, forward: bool) -> set[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from tinydeploy.backends.c.fields import Bytes, block_fields, field_words, pair_fields, raw_fields
@@ -12,7 +14,7 @@ from tinydeploy.ir.types import Array
 from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
 from tinydeploy.plan.dsp_depthwise import block_order, planes, taps
 from tinydeploy.plan.dsp_linear import DotProducts, DspScales
-from tinydeploy.plan.forms import int8_fields
+from tinydeploy.plan.forms import Fields, int8_fields
 from tinydeploy.plan.forms_dsp import pair_words
 
 _HEADER = "td_kernels_dsp_forms.h"
@@ -78,33 +80,56 @@ def _stored(
     at: Context, s: DspScales, words: Bytes, channels: int, *, scales: bool = True
 ) -> tuple[str, Struct, tuple[Constant, ...]]:
     """The statement that names the stored weights, the td_dsp_fields, and the constants."""
-    form, zero_point = at.site.input(1).form, at.site.output.quant.zero_point
+    form = at.site.input(1).form
     fields = None if form is None else int8_fields(form)
     assert fields is not None, "the plan chose this kernel because they are int8"
-    each = np.stack([s.multiplier, s.shift, s.target])
-    per_channel = bool((each != each[:, :1]).any())
     constants = [Constant("fields", "int32_t", field_words(words, fields.bits))]
     if fields.table:
         constants.append(Constant("table", "int8_t", np.array(fields.table, np.int8)))
-    constants.append(Constant("bias", "int32_t", _padded(s.bias, channels)))
+    constants += channel_constants(at, s, channels, scales=scales)
+    return stored_statement(constants), fields_struct(at, s, fields, len(words)), tuple(constants)
+
+
+def channel_constants(at: Context, s: DspScales, channels: int, *, scales: bool = True) -> list[Constant]:
+    """Bias and, with `scales`, what td_dsp_scale_of reads, of so many channels."""
+    constants = [Constant("bias", "int32_t", _padded(s.bias, channels))]
     if scales:
-        multiplier, shift, target = (_padded(row, channels) if per_channel else row[:1] for row in each)
+        each = _scales(s)
+        multiplier, shift, target = (_padded(row, channels) if _varies(s) else row[:1] for row in each)
         constants.append(Constant("multiplier", "int32_t", multiplier))
         constants.append(Constant("shift", "int8_t", shift))
-        if (target != zero_point).any():
+        if (target != at.site.output.quant.zero_point).any():
             constants.append(Constant("target", "int8_t", target))
-    there = {c.role for c in constants}
-    names = ("fields", "table", "bias", "multiplier", "shift", "target")
-    members = ", ".join(f"{{{n}}}" if n in there else "NULL" for n in names)
-    shape = struct(
+    return constants
+
+
+def fields_struct(at: Context, s: DspScales, fields: Fields, words: int) -> Struct:
+    """The td_dsp_fields of so many words."""
+    return struct(
         bits=fields.bits,
         step=fields.step,
         low=fields.low,
-        words=len(words),
-        zero_point=zero_point,
-        channel_step=int(per_channel),
+        words=words,
+        zero_point=at.site.output.quant.zero_point,
+        channel_step=int(_varies(s)),
     )
-    return f"const td_dsp_stored stored = {{{{ {members} }}}};", shape, tuple(constants)
+
+
+def stored_statement(constants: Sequence[Constant]) -> str:
+    """The td_dsp_stored of a layer with these constants."""
+    there = {c.role for c in constants}
+    names = ("fields", "table", "bias", "multiplier", "shift", "target")
+    members = ", ".join(f"{{{n}}}" if n in there else "NULL" for n in names)
+    return f"const td_dsp_stored stored = {{{{ {members} }}}};"
+
+
+def _scales(s: DspScales) -> Array:
+    return np.stack([s.multiplier, s.shift, s.target])
+
+
+def _varies(s: DspScales) -> bool:
+    each = _scales(s)
+    return bool((each != each[:, :1]).any())
 
 
 def _padded(values: Array, channels: int) -> Array:

@@ -42,7 +42,7 @@ def conv_2d(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
 
 def _doubled(p: LinearParameters) -> bool:
     r = p.requantization
-    return max(r.exponents) < 0 and r.bound < DOUBLING_BOUND
+    return r.bound << max(0, *r.exponents) < DOUBLING_BOUND
 
 
 def _most(form: Planes, p: LinearParameters) -> npt.NDArray[np.int64]:
@@ -69,7 +69,6 @@ def _stream(form: Planes, p: LinearParameters, words: int) -> npt.NDArray[np.int
     signs, r, most = _by_output(form), p.requantization, _most(form, p)
     exponents = np.resize(np.array(r.exponents), len(signs))
     mantissas = np.resize(np.array(r.mantissas, np.int64), len(signs))
-    shifts = (-exponents - 1 if _doubled(p) else exponents) & 0xFF
     planes = [packed_signs(signs > 0, words)]
     if form.ternary:
         planes.append(packed_signs(signs != 0, words))
@@ -77,7 +76,7 @@ def _stream(form: Planes, p: LinearParameters, words: int) -> npt.NDArray[np.int
         factors, ends = (most << 8).reshape(-1, 1), [mantissas]
     else:
         factors, ends = form.coefficients.T.astype(np.int64) << 16, [most, mantissas]
-    factors[:, -1] |= shifts
+    factors[:, -1] |= exponents & 0xFF
     each = np.concatenate([*planes, factors[..., np.newaxis]], axis=2).reshape(len(signs), -1)
     return wrapped(np.concatenate([each, np.stack(ends, axis=1)], axis=1))
 

@@ -28,6 +28,8 @@ class Kind:
         least, most: of that number; both 0 where there is none.
         usual: the number where none is given.
         ends: whether the first and the last layer, and depthwise ones, take part unless a recipe says so.
+        depthwise_bits: of linear weights of depthwise layers where they take no part. Binary dense layers are
+            so small that int8 would make these a fifth of all weights.
         signs: whether the inputs of its layers become signs.
     """
 
@@ -36,13 +38,14 @@ class Kind:
     most: int = 0
     usual: int = 0
     ends: bool = False
+    depthwise_bits: int = 8
     signs: bool = False
 
 
 SCHEMES: Mapping[str, Kind] = {
     "linear": Kind(Linear, 2, 8, 8, ends=True),
     "codebook": Kind(KMeans, 1, 7, 4, ends=True),
-    "binary": Kind(lambda n: Binary(), signs=True),
+    "binary": Kind(lambda n: Binary(), depthwise_bits=4, signs=True),
     "ternary": Kind(lambda n: Ternary()),
     "abc": Kind(AbcNet, 1, 8, 3),
     "ttq": Kind(lambda n: TrainedTernary()),

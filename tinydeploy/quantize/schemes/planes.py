@@ -10,8 +10,9 @@ import numpy.typing as npt
 from tinydeploy.ir.forms import COEFFICIENT_MAX
 from tinydeploy.quantize.schemes.base import Lowered, Scales
 
-_ROOM = 2**30
-"""What products may take of an accumulator; the other half of int32 is the bias's."""
+_ROOM = 2**29
+"""What products may take of an accumulator, so that bias and products together stay below 2^30: the fastest
+kernels carry twice the sum in an int32."""
 
 _INPUT_REACH = 256
 """Largest input plus largest zero point, both of which multiply the sum of the coefficients."""
@@ -22,7 +23,7 @@ class FittedPlanes:
     """Weights as `sum_i coefficients[i, output] * signs[i, output, :]`. See `Fitted`.
 
     The integer coefficients of one plane are all 1, and of several as large as sums of int8 inputs admit in
-    an int32, at most 15 bits.
+    an int32, and no larger than that all of them together are an int16, which kernels multiply two at a time.
 
     Attributes:
         signs: int8 (planes, outputs, products), each -1, 0 or +1.
@@ -43,7 +44,7 @@ class FittedPlanes:
         planes, _, products = self.signs.shape
         if planes == 1:
             return 1
-        return min(max(_ROOM // (_INPUT_REACH * products * planes), 1), COEFFICIENT_MAX)
+        return max(min(_ROOM // (_INPUT_REACH * products), COEFFICIENT_MAX) // planes, 1)
 
     def lower(self, scales: Scales) -> Lowered:
         safe = np.where(scales > 0, scales, 1.0)

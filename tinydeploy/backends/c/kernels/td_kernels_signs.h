@@ -6,20 +6,23 @@
 #include "td_kernels_planes.h"
 
 /* `words` of a patch; `planes` of an output; `ternary` where a second stream says which weights are not 0;
- * `whole` where the channels of a pixel are whole words and the image is packed once. `doubled` where all
- * shifts are to the right and the exporter proved |acc| < 2^30: accumulators are then carried twice. `units`
- * where the one coefficient is 1 throughout, and what is added to the sums fits 24 bits. */
+ * `whole` where the channels of a pixel are whole words and the image is packed once. `doubled` where
+ * the exporter proved |acc| < 2^30, shifted to the left as far as it is: accumulators are then carried twice.
+ * `units` where the one coefficient is 1 throughout, and what is added to the sums fits 24 bits. */
 typedef struct {
     td_conv_2d_shape conv;
     int32_t words, planes, ternary, whole, doubled, units;
 } td_signs_conv_2d_shape;
 
-/* Twice the accumulator, by a shift to the right of `shift` + 1 bits; the zero point is added before the last
- * of them. */
+/* td_requantize for twice the accumulator; the zero point is added before the last bit is shifted out. */
 static TD_INLINE int32_t td_signs_output(int32_t doubled, int32_t multiplier, int32_t shift, const td_output *out)
 {
+    if (!out->right_only && shift >= 0) {
+        const int32_t left = (int32_t)((uint32_t)doubled << shift);
+        return td_dsp_clamp(td_high_multiply_add(left, multiplier, out->zero_point), out->low, out->high);
+    }
     int32_t v = td_high_multiply_add(doubled, multiplier, 0);
-    v = (v + (v >> 31)) >> shift;
+    v = (v + (v >> 31)) >> ~shift;
     return td_dsp_clamp((v + (2 * out->zero_point + 1)) >> 1, out->low, out->high);
 }
 
