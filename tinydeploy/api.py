@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from tinydeploy import (
     calibration,
@@ -40,6 +39,7 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
+from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, exportable
 from tinydeploy.quantize.recipe_file import make_recipe
 from tinydeploy.repair.steps import parse_repairs
 from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
@@ -293,7 +293,11 @@ def compress(
     augment: str | None = None,
     batch_norm: bool = True,
     precision: Precision = "float32",
-    qat_ranges: Literal["running", "learned"] = "running",
+    qat_ranges: Ranges | None = None,
+    qat_weights: WeightSteps | None = None,
+    qat_rounding: Rounding | None = None,
+    qat_bits_from: int | None = None,
+    qat_signs: SignGradient | None = None,
     distill: bool = False,
     distill_weight: float = 0.5,
     distill_temperature: float = 4.0,
@@ -318,6 +322,8 @@ def compress(
             missed, unless `force`. After `prune="auto"` there is a sensitivity.svg too.
         bits: of weights and activations, "4" or "4:8"; or `scheme`, the scheme of the weights, such as
             "codebook:4"; or `recipe`, a TOML file that says both by layer.
+        qat_ranges, qat_weights, qat_rounding, qat_bits_from, qat_signs: see `QatOptions`; what is None is
+            as the recipe says it.
         prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".
         prune_layers: ratios by the name of a layer; they win over `prune`.
         progress: called with what is being done, the steps done, and all steps.
@@ -332,6 +338,14 @@ def compress(
     where = load_target(target)
     goal = parse_goal(prune)
     chosen = make_recipe(bits, scheme, None if recipe is None else Path(recipe))
+    qat = exportable(
+        chosen.training,
+        ranges=qat_ranges,
+        weights=qat_weights,
+        rounding=qat_rounding,
+        bits_from=qat_bits_from,
+        signs=qat_signs,
+    )
     training = fit_samples(model.graph, open_dataset(data), scale=input_scale, mean=input_mean)
     held = training
     if eval_data is not None:
@@ -365,7 +379,7 @@ def compress(
             temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),
         ),
-        qat_ranges=qat_ranges,
+        qat=qat,
         distill=distill,
         repair=parse_repairs(repair),
         max_accuracy_drop=max_accuracy_drop,

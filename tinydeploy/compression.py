@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -25,6 +24,7 @@ from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
 from tinydeploy.quantize.binarize import binarize
+from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import Recipe
 from tinydeploy.repair.steps import Case
 from tinydeploy.repairing import Gain, repair
@@ -50,7 +50,7 @@ class CompressOptions:
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
         qat_learning_rate: a share of the learning rate.
-        qat_ranges: how activation ranges follow the quantization-aware training.
+        qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
         distill: let the float model teach (KL divergence), as it is after the warm-up.
         repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
@@ -66,7 +66,7 @@ class CompressOptions:
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
     qat_learning_rate: float = 0.1
-    qat_ranges: Literal["running", "learned"] = "running"
+    qat: QatOptions | None = None
     distill: bool = False
     repair: tuple[str, ...] = ()
     max_accuracy_drop: float | None = None
@@ -135,6 +135,7 @@ class Compression:
 
     def to_json(self) -> dict[str, object]:
         o = self.options
+        training = o.qat or o.recipe.training
         return {
             "model": self.model,
             "target": self.target,
@@ -162,7 +163,8 @@ class Compression:
             "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
             "repair": [gain.to_json() for gain in self.gains],
-            "qat_ranges": o.qat_ranges,
+            "qat_ranges": training.ranges,
+            "qat": asdict(training),
             "seed": o.train.seed,
             "layers": [{"name": e.name, "op": e.op, "sqnr_db": _finite(e.sqnr_db)} for e in self.errors],
         }
@@ -245,7 +247,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             trained,
             options.qat_epochs,
             (calibration, options.calibration),
-            options.qat_ranges,
+            options.qat or options.recipe.training,
             options.qat_learning_rate,
             dense,
             options.recipe,

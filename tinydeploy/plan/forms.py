@@ -76,7 +76,7 @@ def outputs_at_once(op: Linear, site: Site) -> int:
 
 
 def formed_scratch(op: Linear, site: Site) -> int:
-    """Bytes for the unpacked weights in whole words, and for a gathered patch."""
+    """Bytes for the unpacked weights, and behind their last word for a gathered patch."""
     weights = site.input(1)
     if isinstance(op, DepthwiseConv2D):
         depth = weights.shape[1] * weights.shape[2]
@@ -84,4 +84,4 @@ def formed_scratch(op: Linear, site: Site) -> int:
         depth = weights.elements // weights.shape[0]
     unpacked = outputs_at_once(op, site) * depth * unpacked_bytes(site)
     patch = depth if isinstance(op, Conv2D) and needs_gather(op, site) else 0
-    return 4 * -(-unpacked // 4) + patch
+    return 4 * -(-unpacked // 4) + patch if patch else unpacked

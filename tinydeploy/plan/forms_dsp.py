@@ -21,7 +21,7 @@ from tinydeploy.plan.forms_wide import wide_kernels
 UNPACK = "unpack_"
 """Before the name of the kernel that follows."""
 
-ROWS, FEW_ROWS, CONVOLUTION, DEPTHWISE, DEPTHWISE_TAPS = (
+NAMES = ROWS, FEW_ROWS, CONVOLUTION, DEPTHWISE, DEPTHWISE_TAPS = tuple(
     UNPACK + name for name in (dsp.ROWS, dsp.FEW_ROWS, dsp.CONVOLUTION, dsp.DEPTHWISE, dsp.DEPTHWISE_TAPS)
 )
 
@@ -38,7 +38,7 @@ def formed_kernels(op: Linear, site: Site) -> list[dsp.DspKernel]:
     more = weights.elements - weights.bytes
     # What a kernel for whole weights says of its flash is against the stored bytes, or nothing.
     found = [replace(k, more_flash=k.more_flash or more) for k in dsp.kernels_for(op, site)]
-    return [*found, *_unpacking(op, site), *wide_kernels(op, site)]
+    return [*found, *(list(_unpacking(op, site)) or wide_kernels(op, site))]
 
 
 def _unpacking(op: Linear, site: Site) -> Iterator[dsp.DspKernel]:
