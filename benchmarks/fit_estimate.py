@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import sys
 import tempfile
 import time
@@ -253,7 +254,8 @@ def held_out(
     return {
         "networks": len(errors),
         "mean_error_pct": round(float(size.mean()), 1),
-        "worst_error_pct": round(float(size.max()), 1),
+        # Upwards, and a tenth for the calls between the layers: what is stated holds for each of them.
+        "worst_error_pct": round(math.ceil(10 * float(size.max())) / 10 + 0.1, 1),
     }
 
 

@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from tinydeploy import (
     calibration,
@@ -24,8 +23,8 @@ from tinydeploy.comparison import diff
 from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.data import DataSource, fit_samples, open_dataset, random_samples
 from tinydeploy.difference import Difference
-from tinydeploy.emulate.toolchain import find_toolchain
-from tinydeploy.errors import DeployError, MissingExtraError
+from tinydeploy.emulate.toolchain import missing_toolchain
+from tinydeploy.errors import DeployError
 from tinydeploy.estimate.model import estimate as estimated
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, measure_within, write_files, write_project
@@ -40,10 +39,12 @@ from tinydeploy.profiling import Profile
 from tinydeploy.prune.goal import parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
+from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, exportable
 from tinydeploy.quantize.recipe_file import make_recipe
+from tinydeploy.repair.steps import parse_repairs
 from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
 from tinydeploy.target_cost import target_cost
-from tinydeploy.targets import Core, load_target
+from tinydeploy.targets import load_target
 from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
 
@@ -183,7 +184,7 @@ def profile(
     limits = Limits(max_flash, max_ram, max_latency_ms)
     if estimate:
         return profiling.profile(jobs, model.path, limits, run=estimated, progress=progress)
-    missing = None if compiler is not None else _missing_toolchain([job.core for job, _ in jobs])
+    missing = None if compiler is not None else missing_toolchain([job.core for job, _ in jobs])
     if missing is None:
         return profiling.profile(jobs, model.path, limits, progress=progress)
     try:
@@ -192,16 +193,6 @@ def profile(
         raise missing from None
     note = f"no compiler was found, so this is an estimate; {missing.hint} for figures of the code itself"
     return replace(result, notes=(note,))
-
-
-def _missing_toolchain(cores: Sequence[Core]) -> MissingExtraError | None:
-    """What is said where a core has no compiler here."""
-    for core in cores:
-        try:
-            find_toolchain(core)
-        except MissingExtraError as error:
-            return error
-    return None
 
 
 def calibrate(
@@ -302,12 +293,17 @@ def compress(
     augment: str | None = None,
     batch_norm: bool = True,
     precision: Precision = "float32",
-    qat_ranges: Literal["running", "learned"] = "running",
+    qat_ranges: Ranges | None = None,
+    qat_weights: WeightSteps | None = None,
+    qat_rounding: Rounding | None = None,
+    qat_bits_from: int | None = None,
+    qat_signs: SignGradient | None = None,
     distill: bool = False,
     distill_weight: float = 0.5,
     distill_temperature: float = 4.0,
     checkpoint: str | None = None,
     seed: int = 0,
+    repair: str | None = None,
     max_accuracy_drop: float | None = None,
     force: bool = False,
     target: str = "cortex-m4",
@@ -326,6 +322,8 @@ def compress(
             missed, unless `force`. After `prune="auto"` there is a sensitivity.svg too.
         bits: of weights and activations, "4" or "4:8"; or `scheme`, the scheme of the weights, such as
             "codebook:4"; or `recipe`, a TOML file that says both by layer.
+        qat_ranges, qat_weights, qat_rounding, qat_bits_from, qat_signs: see `QatOptions`; what is None is
+            as the recipe says it.
         prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".
         prune_layers: ratios by the name of a layer; they win over `prune`.
         progress: called with what is being done, the steps done, and all steps.
@@ -340,6 +338,14 @@ def compress(
     where = load_target(target)
     goal = parse_goal(prune)
     chosen = make_recipe(bits, scheme, None if recipe is None else Path(recipe))
+    qat = exportable(
+        chosen.training,
+        ranges=qat_ranges,
+        weights=qat_weights,
+        rounding=qat_rounding,
+        bits_from=qat_bits_from,
+        signs=qat_signs,
+    )
     training = fit_samples(model.graph, open_dataset(data), scale=input_scale, mean=input_mean)
     held = training
     if eval_data is not None:
@@ -373,8 +379,9 @@ def compress(
             temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),
         ),
-        qat_ranges=qat_ranges,
+        qat=qat,
         distill=distill,
+        repair=parse_repairs(repair),
         max_accuracy_drop=max_accuracy_drop,
     )
     export = export_options(model, where, None, "latency")

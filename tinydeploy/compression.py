@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
@@ -25,7 +24,10 @@ from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
 from tinydeploy.quantize.binarize import binarize
+from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import Recipe
+from tinydeploy.repair.steps import Case
+from tinydeploy.repairing import Gain, repair
 from tinydeploy.target_cost import Reached, TargetCost
 from tinydeploy.training import Trainer
 
@@ -48,8 +50,9 @@ class CompressOptions:
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
         qat_learning_rate: a share of the learning rate.
-        qat_ranges: how activation ranges follow the quantization-aware training.
+        qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
         distill: let the float model teach (KL divergence), as it is after the warm-up.
+        repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
     """
 
@@ -63,8 +66,9 @@ class CompressOptions:
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
     qat_learning_rate: float = 0.1
-    qat_ranges: Literal["running", "learned"] = "running"
+    qat: QatOptions | None = None
     distill: bool = False
+    repair: tuple[str, ...] = ()
     max_accuracy_drop: float | None = None
 
 
@@ -106,6 +110,7 @@ class Compression:
         reached: a goal in flash, RAM or latency, measured.
         missed: why the answer is no, or None.
         tflite_refused: why there is no model.tflite, or None.
+        gains: what each repair gave; empty where none was asked for.
     """
 
     model: str
@@ -122,6 +127,7 @@ class Compression:
     reached: Reached | None = None
     forced: bool = False
     tflite_refused: str | None = None
+    gains: tuple[Gain, ...] = ()
 
     @property
     def first_bad(self) -> LayerError | None:
@@ -129,6 +135,7 @@ class Compression:
 
     def to_json(self) -> dict[str, object]:
         o = self.options
+        training = o.qat or o.recipe.training
         return {
             "model": self.model,
             "target": self.target,
@@ -155,7 +162,9 @@ class Compression:
             "finetune_epochs": o.finetune_epochs,
             "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
-            "qat_ranges": o.qat_ranges,
+            "repair": [gain.to_json() for gain in self.gains],
+            "qat_ranges": training.ranges,
+            "qat": asdict(training),
             "seed": o.train.seed,
             "layers": [{"name": e.name, "op": e.op, "sqnr_db": _finite(e.sqnr_db)} for e in self.errors],
         }
@@ -202,6 +211,12 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         raise DeployError(
             "the model is quantized already", where=given.model, hint="tinydeploy export-c takes it as it is"
         )
+    if options.repair and options.qat_epochs:
+        raise DeployError(
+            "repairs what post-training quantization leaves, and --qat-epochs trains it away",
+            where="--repair",
+            hint="leave out one of both",
+        )
     pruning = options.goal.kind != "none" or bool(options.prune.ratios)
     epochs = _last_epochs(options) if pruning else options.finetune_epochs
     trainer = Trainer(given.training, options.train, options.distill, progress)
@@ -217,19 +232,27 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         stages.append(_stage("pruned" if pruned.widths else "trained", trained, given))
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
     trained = binarize(trained, calibration, options.recipe)
-    result = quantize(trained, calibration, QuantizeOptions(options.calibration, recipe=options.recipe))
+    how = QuantizeOptions(options.calibration, recipe=options.recipe)
+    few = [x[:64] for x in given.evaluation.inputs]
+    repaired, gains = repair(
+        Case(trained, quantize(trained, calibration, how), calibration, how, options.train.seed),
+        options.repair,
+        few,
+        lambda graph: _value(graph, given),
+        progress,
+    )
+    trained, result = repaired.real, repaired.integer
     if options.qat_epochs:
         result, trained = trainer.quantization_aware(
             trained,
             options.qat_epochs,
             (calibration, options.calibration),
-            options.qat_ranges,
+            options.qat or options.recipe.training,
             options.qat_learning_rate,
             dense,
             options.recipe,
         )
     stages.append(_stage(options.recipe.label, result, given))
-    few = [x[:64] for x in given.evaluation.inputs]
     reached = _reached(result, pruned, given)
     return Compression(
         model=given.model,
@@ -244,6 +267,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         options=options,
         missed=_missed(stages, options, given) or (None if reached is None else reached.missed),
         reached=reached,
+        gains=gains,
     )
 
 
@@ -310,17 +334,21 @@ def _score(graph: Graph, samples: Samples, count: int) -> float:
 
 
 def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
-    samples = _samples_for(graph, given)
-    value = None if samples.labels is None else evaluate(graph, samples, model=given.model).value
     used = {n for node in graph.nodes for n in node.inputs if n is not None}
     return Stage(
         name,
-        value,
+        _value(graph, given),
         graph_macs(graph),
         graph_params(graph),
         sum(v.bytes for v in graph.constants() if v.name in used),
         given.arena(graph) if graph.is_integer else plan_memory(graph).arena_bytes,
     )
+
+
+def _value(graph: Graph, given: Inputs) -> float | None:
+    """Of the metric on the evaluation data; None without labels."""
+    samples = _samples_for(graph, given)
+    return None if samples.labels is None else evaluate(graph, samples, model=given.model).value
 
 
 def _samples_for(graph: Graph, given: Inputs) -> Samples:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -43,14 +43,8 @@ def outputs_of(graph: Graph, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
     return tuple(arrays[name] for name in graph.outputs)
 
 
-def run_all(
-    graph: Graph, inputs: Sequence[Array], after: Callable[[str, Array], Array] | None = None
-) -> dict[str, Array]:
-    """Like `run`, in one group, and returns every activation by name.
-
-    Args:
-        after: called with the name and the result of each node; what it returns goes on in its place.
-    """
+def run_all(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
+    """Like `run`, in one group, and returns every activation by name."""
     samples = inputs[0].shape[0]
     arrays: dict[str, Array] = dict(zip(graph.inputs, inputs, strict=True))
     for node in graph.nodes:
@@ -61,8 +55,7 @@ def run_all(
         if result.shape[0] != samples:
             # Only constants went in: the one result holds for every sample.
             result = np.broadcast_to(result, (samples, *result.shape[1:]))
-        name = node.outputs[0]
-        arrays[name] = result if after is None else after(name, result)
+        arrays[node.outputs[0]] = result
     return arrays
 
 

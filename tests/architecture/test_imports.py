@@ -19,7 +19,19 @@ GROUPS: tuple[frozenset[str], ...] = (
     frozenset({"ir"}),
     frozenset({"ops"}),
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),
-    frozenset({"prune", "quantize", "plan", "evaluation", "finetune", "difference", "analysis", "repair"}),
+    frozenset(
+        {
+            "prune",
+            "quantize",
+            "plan",
+            "evaluation",
+            "finetune",
+            "difference",
+            "analysis",
+            "repair",
+            "precision",
+        }
+    ),
     frozenset({"backends", "emulate"}),
     frozenset(
         {
@@ -37,6 +49,7 @@ GROUPS: tuple[frozenset[str], ...] = (
                 "export",
                 "model",
                 "pruning",
+                "repairing",
                 "compression",
                 "training",
                 "target_cost",

@@ -22,7 +22,7 @@ def test_json_has_costs_layers_and_tensors() -> None:
     result = invoke("analyze", MODEL, "--data", SAMPLES, "--samples", "50", "--json")
     assert result.exit_code == 0
     document = json.loads(result.stdout)
-    assert (document["samples"], document["measured_by"]) == (50, "integer engine")
+    assert document["samples"] == 50
     assert document["average_weight_bits"] == 8
     for total, part in (
         ("representational_cost_bits", "representational_cost_bits"),
@@ -37,11 +37,10 @@ def test_json_has_costs_layers_and_tensors() -> None:
 
 def test_fewer_bits_cost_less_and_spoil_more() -> None:
     documents = [
-        json.loads(invoke("analyze", MODEL, "--data", SAMPLES, "--weight-bits", bits, "--json").stdout)
+        json.loads(invoke("analyze", MODEL, "--data", SAMPLES, "--bits", bits, "--json").stdout)
         for bits in ("8", "3")
     ]
     fine, coarse = documents
-    assert coarse["measured_by"] == "simulation"
     assert coarse["average_weight_bits"] == 3
     assert coarse["computational_cost_fa"] < fine["computational_cost_fa"]
     assert coarse["tensors"][-1]["sqnr_db"] < fine["tensors"][-1]["sqnr_db"] - 6
@@ -61,7 +60,6 @@ def test_an_integer_model_is_analyzed_as_it_is(tmp_path: Path) -> None:
     assert invoke("compress", MODEL, "--data", SAMPLES, "-o", tmp_path).exit_code == 0
     result = invoke("analyze", tmp_path / "model.onnx", "--data", SAMPLES, "--json")
     document = json.loads(result.stdout)
-    assert document["measured_by"] == "integer engine"
     assert document["notes"]
     weights = [t for t in document["tensors"] if t["kind"] == "weights"]
     assert all(t["sqnr_db"] is None and t["predicted_sqnr_db"] > 30 for t in weights)
@@ -71,3 +69,31 @@ def test_an_unknown_calibration_is_exit_2() -> None:
     result = invoke("analyze", MODEL, "--data", SAMPLES, "--calibration", "guess")
     assert result.exit_code == 2
     assert "there is no calibration 'guess'" in result.stderr
+
+
+def test_bits_for_an_integer_model_are_exit_2(tmp_path: Path) -> None:
+    assert invoke("compress", MODEL, "--data", SAMPLES, "-o", tmp_path).exit_code == 0
+    result = invoke("analyze", tmp_path / "model.onnx", "--bits", "4")
+    assert result.exit_code == 2
+    assert "quantized already" in result.stderr
+
+
+def test_a_float_model_with_labels_gets_bits_by_layer() -> None:
+    pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
+    documents = [
+        json.loads(invoke("analyze", MODEL, "--data", SAMPLES, "--accuracy-loss", loss, "--json").stdout)[
+            "precision"
+        ]
+        for loss in ("0.2", "0.001")
+    ]
+    loose, strict = documents
+    assert loose["uniform_bits"] < strict["uniform_bits"]
+    assert loose["base_bits"] < strict["base_bits"]
+    for layer in strict["layers"]:
+        assert min(layer["weights_offset"], layer["activations_offset"]) >= 0
+        assert layer["weights_bits"] == strict["base_bits"] + layer["weights_offset"]
+        assert isinstance(layer["hessian_trace"], float)
+    offsets = [
+        n for layer in strict["layers"] for n in (layer["weights_offset"], layer["activations_offset"])
+    ]
+    assert min(offsets) == 0

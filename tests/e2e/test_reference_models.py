@@ -57,6 +57,19 @@ def test_cortex_m4_equals_engine_and_golden(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(("name", "limit"), [("kws", 9_500_000), ("ic", 33_000_000), ("vww", 17_500_000)])
+def test_a_core_without_a_long_multiplication_takes_half_or_less(
+    name: str, limit: int, tmp_path: Path
+) -> None:
+    inputs = write_golden_inputs(name, tmp_path)
+    code, report = invoke(
+        "verify", str(model_path(name)), "--target", "cortex-m0plus", "--inputs", str(inputs), "--json"
+    )
+    assert (code, report["mismatches"], report["unaligned_ok"], report["faults"]) == (0, 0, True, [])
+    assert report["instructions"] <= limit
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["cortex-m0plus", "cortex-m33", "cortex-m7", "cortex-m3", "host"])
 @pytest.mark.parametrize("name", ["kws", "ad"])
 def test_other_cores_equal_engine_and_golden(name: str, target: str, tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ CASES: dict[str, tuple[Callable[[Any], Any], str]] = {
     "no graph": (lambda m: m.ClearField("graph"), "no graph"),
     "no opset": (lambda m: m.ClearField("opset_import"), "operator set unknown"),
     "opset 9": (lambda m: setattr(m.opset_import[0], "version", 9), r"operator set \[9\]"),
-    "opset 99": (lambda m: setattr(m.opset_import[0], "version", 99), "11 to 23"),
+    "opset 99": (lambda m: setattr(m.opset_import[0], "version", 99), "11 to 25"),
     "external data": (external, "never opened"),
     "functions": (function, "functions of its own"),
     "subgraph": (subgraph, "not supported"),

@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 from graphs import GraphBuilder, add, conv_2d, every_op_graph, fully_connected, mean, random_inputs, softmax
 
-from tinydeploy.analysis import Precision, analyze
+from tinydeploy.analysis import analyze
 from tinydeploy.engine import run
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Activation
 from tinydeploy.passes.twin import float_twin
-from tinydeploy.quantize import layer_errors, quantize
+from tinydeploy.quantize import QuantizeOptions, layer_errors, quantize
+from tinydeploy.quantize.recipe_file import make_recipe
 
 
 def residual(seed: int = 0) -> Graph:
@@ -38,12 +39,13 @@ def test_measured_noise_is_that_of_the_integer_engine(samples: list[Array]) -> N
         assert found[error.name].sqnr_db == pytest.approx(error.sqnr_db, abs=0.01)
 
 
-@pytest.mark.parametrize("bits", [(8, 8), (6, 6), (4, 8), (8, 4)])
-def test_prediction_is_near_measurement_where_many_sums_average_it(
-    samples: list[Array], bits: tuple[int, int]
-) -> None:
-    result = analyze(residual(), samples, Precision(*bits))
-    assert result.measured_by == ("integer engine" if bits == (8, 8) else "simulation")
+def options(bits: str | None = None, scheme: str | None = None) -> QuantizeOptions:
+    return QuantizeOptions(recipe=make_recipe(bits, scheme))
+
+
+@pytest.mark.parametrize("bits", ["8:8", "6:6", "4:8", "8:4"])
+def test_prediction_is_near_measurement_where_many_sums_average_it(samples: list[Array], bits: str) -> None:
+    result = analyze(residual(), samples, options(bits))
     for t in result.tensors:
         assert t.sqnr_db is not None
         if t.predicted_db is None:
@@ -53,21 +55,27 @@ def test_prediction_is_near_measurement_where_many_sums_average_it(
             assert t.predicted_db == pytest.approx(t.sqnr_db, abs=3.0), t.name
 
 
-def test_simulation_of_int8_agrees_with_the_integer_engine(samples: list[Array]) -> None:
-    engine = analyze(residual(), samples, Precision())
-    # One layer of eight bits that is named makes it a simulation of the same.
-    simulated = analyze(residual(), samples, Precision(layer_weights={"conv_2d_0": 8}))
-    assert simulated.measured_by == "simulation"
-    for a, b in zip(engine.tensors, simulated.tensors, strict=True):
-        assert a.name == b.name
-        assert a.sqnr_db == pytest.approx(b.sqnr_db, abs=2.5)
-
-
 def test_a_bit_is_worth_six_decibels(samples: list[Array]) -> None:
-    rows = [analyze(residual(), samples, Precision(b, b)).tensors for b in (5, 6, 7)]
-    for coarse, medium, fine in zip(*rows, strict=True):
-        assert (fine.sqnr_db or 0) - (coarse.sqnr_db or 0) == pytest.approx(12.04, abs=4.0)
-        assert coarse.bits + 1 == medium.bits
+    coarse, fine = (analyze(residual(), samples, options(b)).tensors for b in ("5:5", "7:7"))
+    gained: list[float] = []
+    for few, many in zip(coarse, fine, strict=True):
+        # What no layer with weights reads keeps eight bits.
+        if few.bits < 8:
+            assert (few.bits, many.bits) == (5, 7)
+            gained.append((many.sqnr_db or 0) - (few.sqnr_db or 0))
+    assert np.mean(gained) == pytest.approx(12.04, abs=2.0)
+
+
+@pytest.mark.parametrize(("scheme", "bits"), [("codebook:3", 3), ("ternary", 2), ("abc:3", 3), ("binary", 1)])
+def test_every_scheme_is_measured_by_its_stored_bits(samples: list[Array], scheme: str, bits: int) -> None:
+    result = analyze(residual(), samples, options(scheme=scheme))
+    inner = next(t for t in result.tensors if t.kind == "weights" and t.bits != 8)
+    assert inner.bits == bits
+    assert inner.rounding_db is None
+    assert 0.0 < (inner.sqnr_db or 0) < 25.0
+    by_name = {layer.layer.node.name: layer for layer in result.layers}
+    assert by_name["conv_2d_1"].layer.weight_bits == bits
+    assert result.costs.average_weight_bits < 8
 
 
 def test_an_integer_model_is_compared_with_the_float_network_of_its_own_weights(samples: list[Array]) -> None:
@@ -100,7 +108,7 @@ def test_without_data_only_weights_are_judged() -> None:
     assert result.samples == 0
     assert {t.kind for t in result.tensors} == {"weights"}
     assert all(t.sqnr_db == pytest.approx(t.rounding_db, abs=1.0) for t in result.tensors)
-    assert all(layer.full_range_db is None for layer in result.layers)
+    assert all(layer.full_range_db is None and layer.proved_bits is None for layer in result.layers)
     assert any("--data" in note for note in result.notes)
 
 

@@ -6,7 +6,7 @@ import pytest
 from graphs import GraphBuilder, depthwise_conv_2d, every_op_graph, fully_connected, single_op_graph
 from networks import resnet18, resnet20, vgg11
 
-from tinydeploy.analysis import Precision, weight_bits
+from tinydeploy.analysis import Precision, stored_bits
 from tinydeploy.analysis.costs import accumulator_bits, computational_cost, network_costs, signed_bits
 from tinydeploy.analysis.layers import linear_layers
 from tinydeploy.ir.graph import Graph
@@ -62,7 +62,7 @@ def test_an_integer_model_has_its_own_bits_whatever_is_assumed() -> None:
     graph = single_op_graph("CONV_2D")
     (layer,) = linear_layers(graph, Precision(3, 5))
     assert (layer.weight_bits, layer.input_bits) == (8, 8)
-    assert weight_bits(graph.value(str(graph.nodes[0].inputs[1]))) == 8
+    assert stored_bits(graph.value(str(graph.nodes[0].inputs[1]))) == 8
 
 
 def test_layers_without_weights_cost_nothing_here() -> None:

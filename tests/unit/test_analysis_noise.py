@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tinydeploy.analysis.divergence import kl_divergence, kl_of_counts
-from tinydeploy.analysis.grids import Grid, rounded_weights
+from tinydeploy.analysis.grids import Grid
 from tinydeploy.analysis.noise import (
     dot_product_bits,
     dot_product_sqnr_db,
@@ -18,9 +18,10 @@ from tinydeploy.analysis.noise import (
     tensor_sqnr_db,
     zeta_db,
 )
-from tinydeploy.ir.types import Array
+from tinydeploy.ir.forms import Packed, Signs
+from tinydeploy.ir.types import Array, DType, Quantization, Value
 from tinydeploy.quantize.error import decibels
-from tinydeploy.quantize.scales import Range
+from tinydeploy.quantize.scales import Activations, Range, activation_quantization
 
 LENGTHS = (16, 64, 256, 1024, 4096)
 DISTRIBUTIONS = ("uniform", "gaussian")
@@ -112,32 +113,20 @@ def test_no_divergence_is_negative_and_none_is_there_between_equals(a: list[int]
     assert kl_of_counts(p, q) == pytest.approx(kl_of_counts(q, p)[::-1])
 
 
-@given(
-    st.floats(-1e3, 0.0),
-    st.floats(0.0, 1e3),
-    st.integers(1, 12),
-    st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=20),
-)
-def test_a_grid_rounds_what_it_spans_by_half_a_step_and_holds_zero(
-    low: float, high: float, bits: int, numbers: list[float]
+@given(st.floats(-1e3, 0.0), st.floats(0.001, 1e3), st.integers(2, 8), st.lists(st.floats(0, 1), min_size=1))
+def test_a_grid_rounds_what_it_spans_by_a_step_at_most_and_holds_zero(
+    low: float, high: float, bits: int, shares: list[float]
 ) -> None:
-    grid = Grid.spanning(Range(low, high), bits)
-    x = np.clip(np.array(numbers), low, high)
-    error = np.abs(grid.real(grid.index(x)).astype(np.float64) - x)
+    quant = activation_quantization(Range(low, high), how=Activations(bits))
+    grid = Grid.of(Value("x", DType.INT8, (1,), quant, form=Packed(bits) if bits < 8 else None))
+    assert (grid.bits, grid.levels) == (bits, 2**bits)
+    x = low + (high - low) * np.array(shares)
     # The zero point is an integer, so one end may lie half a step outside.
-    assert error.max() <= grid.scale * 1.001 + 1e-6
+    assert np.abs(grid.real(grid.index(x)) - x).max() <= grid.scale * 1.001
     assert grid.real(grid.index(np.zeros(1)))[0] == 0.0
 
 
-@pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_rounded_weights_keep_to_their_levels_and_within_half_a_step(bits: int) -> None:
-    w = np.random.default_rng(0).normal(0, 1, (5, 3, 3, 4)).astype(np.float32)
-    result, steps = rounded_weights(w, 0, bits)
-    for channel, values, step in zip(w, result, steps, strict=True):
-        assert len(np.unique(values)) <= max(2**bits - 1, 2)
-        assert np.abs(channel - values).max() <= (step / 2 * 1.0001 if bits > 1 else np.abs(channel).max())
-
-
-def test_two_bit_weights_are_minus_one_zero_and_one() -> None:
-    result, steps = rounded_weights(np.array([[-2.0, 1.5, 0.5, 2.0]]), 0, 2)
-    assert (result / steps).tolist() == [[-1, 1, 0, 1]]
+def test_signs_have_two_points_one_bit_each() -> None:
+    grid = Grid.of(Value("x", DType.INT8, (1,), Quantization((0.5,), (0,)), form=Signs()))
+    assert grid.bits == 1
+    assert grid.real(np.array([0, 2])).tolist() == [-0.5, 0.5]

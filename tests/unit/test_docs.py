@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from shared import model_path, needs_data
+
+from tinydeploy import api
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -37,3 +40,10 @@ def test_the_python_page_runs(
     assert "digits.h" in printed
     table = re.findall(r"^\| `(\w+)", text, re.M)
     assert all(hasattr(result, name) for name in table)
+
+
+@needs_data
+def test_the_layer_in_the_readme_is_what_is_generated(tmp_path: Path) -> None:
+    (block,) = re.findall(r"^```c\n(.*?)^```", (ROOT / "README.md").read_text(), re.M | re.S)
+    api.export_c(api.load_model(model_path("kws")), "nucleo-l4r5zi", tmp_path, name="kws")
+    assert block in (tmp_path / "kws.c").read_text()

@@ -6,8 +6,11 @@ import math
 
 import numpy as np
 import pytest
+from graphs import GraphBuilder, conv_2d, random_inputs
 
 from tinydeploy.ir.types import Array
+from tinydeploy.ops import Activation
+from tinydeploy.quantize import QuantizeOptions, layer_errors, quantize
 from tinydeploy.quantize.densities import (
     gaussian_clip,
     half_wave_distortion,
@@ -17,6 +20,7 @@ from tinydeploy.quantize.densities import (
 )
 from tinydeploy.quantize.observers import Calibrator, MinMax
 from tinydeploy.quantize.parametric import Aciq, HalfWaveGaussian
+from tinydeploy.quantize.recipe_file import make_recipe
 from tinydeploy.quantize.scales import Range
 
 
@@ -133,3 +137,17 @@ def test_nothing_is_wider_than_what_was_seen(make: type[Aciq]) -> None:
     r = observed(make(), x)
     assert r.high == 0.0
     assert r.low >= x.min()
+
+
+@pytest.mark.parametrize("method", ["mse", "entropy", "aciq", "hwgq"])
+def test_quantization_calibrates_for_the_bits_of_each_tensor(method: str) -> None:
+    b = GraphBuilder(0, is_float=True)
+    x = conv_2d(b, shape=(1, 12, 12, 3), outputs=16, activation=Activation.RELU)
+    graph = b.graph(conv_2d(b, x=x, outputs=4))
+    inputs = random_inputs(graph, 40)
+    errors = []
+    for calibration in (method, "minmax"):
+        options = QuantizeOptions(calibration, recipe=make_recipe("8:3"))
+        errors.append(layer_errors(graph, quantize(graph, inputs, options), inputs)[-1].sqnr_db)
+    # Three bits over all that was seen are worse by far than three bits over what there is much of.
+    assert errors[0] > errors[1] + 2.0

@@ -38,10 +38,10 @@ def test_bits_fall_on_every_layer() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["binary", "ternary", "abc:2"])
-def test_bit_planes_leave_the_first_the_last_and_depthwise_layers_at_int8(scheme: str) -> None:
+def test_bit_planes_leave_the_first_the_last_and_depthwise_layers_linear(scheme: str) -> None:
     assert weights(make_recipe(scheme=scheme)) == {
         "conv_2d_0": "linear:8",
-        "depthwise_conv_2d_1": "linear:8",
+        "depthwise_conv_2d_1": "linear:4" if scheme == "binary" else "linear:8",
         "conv_2d_2": scheme,
         "conv_2d_3": scheme,
         "fully_connected_6": "linear:8",

@@ -12,7 +12,7 @@ from shared import model_path, needs_data
 from tinydeploy import api
 from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.ir.graph import Graph
-from tinydeploy.plan import dsp, plan_memory
+from tinydeploy.plan import dsp, plan_memory, trio
 from tinydeploy.plan.kernels import PORTABLE
 from tinydeploy.plan.select import GOALS, Goal, select_kernels
 
@@ -23,8 +23,8 @@ def two_convolutions(channels: int, size: int = 16) -> Graph:
     return b.graph(conv_2d(b, x=y, outputs=channels, kernel=(3, 3), padding="same"))
 
 
-def names(graph: Graph, goal: Goal, *, has_dsp: bool = True) -> list[str]:
-    chosen = select_kernels(graph, has_dsp=has_dsp, goal=goal)
+def names(graph: Graph, goal: Goal, *, has_dsp: bool = True, narrow: bool = False) -> list[str]:
+    chosen = select_kernels(graph, has_dsp=has_dsp, goal=goal, narrow=narrow)
     return [chosen[n.name].name for n in graph.nodes]
 
 
@@ -43,6 +43,19 @@ def test_without_the_extension_or_for_flash_kernels_are_portable() -> None:
     graph = two_convolutions(16)
     assert names(graph, GOALS["latency"], has_dsp=False) == [PORTABLE] * 2
     assert names(graph, GOALS["flash"]) == [PORTABLE] * 2
+
+
+def test_a_narrow_core_has_kernels_of_its_own() -> None:
+    graph = two_convolutions(16)
+    for goal in ("latency", "balanced"):
+        assert names(graph, GOALS[goal], has_dsp=False, narrow=True) == [trio.CONVOLUTION] * 2
+    assert names(graph, GOALS["flash"], has_dsp=False, narrow=True) == [PORTABLE] * 2
+
+
+def test_small_layers_of_narrow_cores_spend_no_flash_where_balanced() -> None:
+    graph = two_convolutions(3, 2)
+    assert names(graph, GOALS["latency"], has_dsp=False, narrow=True) == [trio.CONVOLUTION] * 2
+    assert names(graph, GOALS["balanced"], has_dsp=False, narrow=True) == [PORTABLE] * 2
 
 
 @pytest.mark.parametrize("channels", [8, 16, 40])

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from tinydeploy.analysis.bits import Precision
 from tinydeploy.analysis.costs import accumulator_bits, signed_bits
-from tinydeploy.analysis.grids import Grid, run_on_grids, with_rounded_weights
+from tinydeploy.analysis.grids import Grid
 from tinydeploy.analysis.layers import LinearLayer, is_linear, linear_layers
 from tinydeploy.analysis.noise import decibels_of, dot_product_sqnr_db, zeta_db
 from tinydeploy.analysis.predict import predicted_noise
@@ -19,86 +21,87 @@ from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import site_of
 from tinydeploy.ops.quantize import quantize_array
 from tinydeploy.passes.twin import float_twin
-from tinydeploy.quantize.calibrate import calibrate
+from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.error import decibels
-from tinydeploy.quantize.ptq import QuantizeOptions, quantize
-from tinydeploy.quantize.ties import group_tensors
+from tinydeploy.quantize.ptq import QuantizeOptions, quantize, quantize_with_ranges
+from tinydeploy.quantize.scales import Range
+
+_UNKNOWN_WEIGHTS = "the float weights behind an integer model are not known: their noise is predicted only"
 
 
 def analyze(
     graph: Graph,
     inputs: Sequence[Array] | None = None,
-    assumed: Precision | None = None,
+    options: QuantizeOptions | None = None,
     *,
     model: str = "",
-    calibration: str = "minmax",
 ) -> Analysis:
     """What a graph costs in bits and full adders, and with data how far quantization takes it from itself.
 
-    A float graph is taken to have the `assumed` bits: int8 is what `quantize` makes and the integer engine
-    runs, other bits are simulated in float. An integer graph is compared with the float graph of its own
-    constants, so that what is measured is the noise of its activations.
+    A float graph is quantized as `options` say and compared with what the integer engine then computes. An
+    integer graph is compared with the float graph of its own constants, so that what is measured is the noise
+    of its activations.
 
     Args:
         inputs: one float32 array (samples, *value.shape) per graph input, in real units; calibration takes
             all of them.
-        calibration: a name of `observers.CALIBRATORS`, for a float graph.
+        options: for a float graph; int8 by default.
 
     Raises:
         DeployError: the data do not fit, or the graph cannot be quantized.
     """
-    assumed = assumed or Precision()
-    layers = linear_layers(graph, assumed)
-    if inputs is None:
-        return _without_data(graph, layers, model)
-    if not graph.is_integer and not assumed.is_int8:
-        integer, compared = None, _simulated(graph, layers, inputs, assumed, calibration)
-    else:
-        integer = graph if graph.is_integer else quantize(graph, inputs, QuantizeOptions(calibration))
-        compared = _by_engine(float_twin(graph) if graph.is_integer else graph, integer)
-    measured = measure_tensors(compared, inputs)
-    weights = {layer.node.name: weight_statistics(graph, layer) for layer in layers}
-    steps = {name: grid.scale for name, grid in compared.grids.items()}
-    powers = {name: (w.power, w.step_power / 12 * (w.noise is not None)) for name, w in weights.items()}
-    noise = predicted_noise(compared.real, steps, measured, powers)
-    bounds = {} if integer is None else _proved_bits(integer)
-    return Analysis(
-        model,
-        len(inputs[0]),
-        "simulation" if integer is None else "integer engine",
-        tuple(_layer(layer, weights[layer.node.name], measured, bounds) for layer in layers),
-        (
-            *(_weights(graph, layer, weights[layer.node.name]) for layer in layers),
-            *(_tensor(name, s, compared.grids[name], noise.get(name)) for name, s in measured.items()),
-        ),
-        _notes(graph),
-    )
-
-
-def _without_data(graph: Graph, layers: Sequence[LinearLayer], model: str) -> Analysis:
-    bounds = _proved_bits(graph) if graph.is_integer else {}
-    weights = {layer.node.name: weight_statistics(graph, layer) for layer in layers}
-    return Analysis(
-        model,
-        0,
-        None,
-        tuple(_layer(layer, weights[layer.node.name], {}, bounds) for layer in layers),
-        tuple(_weights(graph, layer, weights[layer.node.name]) for layer in layers),
-        (*_notes(graph), "noise of activations and their divergence need --data"),
-    )
-
-
-def _notes(graph: Graph) -> tuple[str, ...]:
+    options = options or QuantizeOptions()
+    real: Graph | None = None
     if not graph.is_integer:
-        return ()
-    return (
-        "the float weights behind an integer model are not known: the noise of its weights is predicted only",
+        real = graph if inputs is None else binarize(graph, inputs, options.recipe)
+        graph = _quantized(real, inputs, options)
+    layers = linear_layers(graph, Precision())
+    weights = {layer.node.name: weight_statistics(layer, graph, real) for layer in layers}
+    notes = () if real is not None else (_UNKNOWN_WEIGHTS,)
+    measured: Mapping[str, Statistics] = {}
+    tensors: list[TensorAnalysis] = []
+    if inputs is None:
+        notes = (*notes, "noise of activations and their divergence need --data")
+    else:
+        compared = _compared(float_twin(graph) if real is None else real, graph)
+        measured = measure_tensors(compared, inputs)
+        noise = predicted_noise(
+            compared.real, {name: g.scale for name, g in compared.grids.items()}, measured, _powers(weights)
+        )
+        tensors = [_tensor(n, s, compared.grids[n], noise.get(n)) for n, s in measured.items()]
+    known = real is None or inputs is not None
+    bounds = {node.name: _proved(graph, node) for node in graph.nodes if known and is_linear(node)}
+    return Analysis(
+        model,
+        0 if inputs is None else len(inputs[0]),
+        tuple(_layer(layer, weights[layer.node.name], measured, bounds) for layer in layers),
+        (*(_weights(graph, layer, weights[layer.node.name]) for layer in layers), *tensors),
+        notes,
     )
 
 
-def _by_engine(real: Graph, integer: Graph) -> Compared:
+def _quantized(real: Graph, inputs: Sequence[Array] | None, options: QuantizeOptions) -> Graph:
+    """Without data any ranges do: the weights and their forms do not depend on them."""
+    if inputs is not None:
+        return quantize(real, inputs, options)
+    flowing = [*real.inputs, *(n for node in real.nodes for n in node.outputs)]
+    return quantize_with_ranges(real, dict.fromkeys(flowing, Range(-1.0, 1.0)), options.recipe)
+
+
+def _powers(weights: Mapping[str, WeightStatistics]) -> dict[str, tuple[float, float]]:
+    """Mean square and noise of each layer's weights: predicted where levels are uniform, else measured.
+
+    Where the float weights are not known, the twin has the integer ones and there is no noise.
+    """
+    return {
+        name: (w.power, 0.0 if w.noise is None else w.noise if w.rounding is None else w.rounding)
+        for name, w in weights.items()
+    }
+
+
+def _compared(real: Graph, integer: Graph) -> Compared:
     grids = {
-        value.name: Grid.of(value.quant, value.dtype.limits[0], value.dtype.bytes * 8)
+        value.name: Grid.of(value)
         for value in integer.values.values()
         if not value.is_constant and value.name in real.values
     }
@@ -107,29 +110,9 @@ def _by_engine(real: Graph, integer: Graph) -> Compared:
         values = [integer.value(name) for name in integer.inputs]
         given = [quantize_array(x, v.quant, v.dtype) for x, v in zip(inputs, values, strict=True)]
         found = run_all(integer, given)
-        return {name: found[name].astype("int32") - integer.value(name).dtype.limits[0] for name in grids}
+        return {name: found[name].astype(np.int32) - integer.value(name).limits[0] for name in grids}
 
     return Compared(real, grids, integers)
-
-
-def _simulated(
-    graph: Graph,
-    layers: Sequence[LinearLayer],
-    inputs: Sequence[Array],
-    assumed: Precision,
-    calibration: str,
-) -> Compared:
-    rounded = with_rounded_weights(graph, {layer.node.name: layer.weight_bits for layer in layers})
-    read = {str(layer.node.inputs[0]): layer.input_bits for layer in layers}
-    groups = group_tensors(graph, calibrate(graph, inputs, calibration))
-    flowing = [*graph.inputs, *(n for node in graph.nodes for n in node.outputs)]
-    grids = {n: Grid.spanning(groups[n].span, read.get(n, assumed.activations)) for n in flowing}
-    return Compared(graph, grids, lambda given: run_on_grids(rounded, given, grids))
-
-
-def _proved_bits(graph: Graph) -> dict[str, int]:
-    """Accumulator bits by layer, from the bound that was proved for its weights."""
-    return {node.name: _proved(graph, node) for node in graph.nodes if is_linear(node)}
 
 
 def _proved(graph: Graph, node: Node) -> int:

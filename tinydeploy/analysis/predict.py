@@ -138,7 +138,12 @@ def _passed(
     """What a node makes of the noise of its inputs; None where that is not known."""
     flowing = [str(n) for n in node.inputs if n is not None and not graph.value(n).is_constant]
     rule = RULES.get(type(node.op))
-    if not flowing or any(n not in noise for n in flowing) or rule is None or rule.output is not None:
+    if (
+        not flowing
+        or any(n not in noise for n in flowing)
+        or rule is None
+        or rule.output(node.op) is not None
+    ):
         return None
     if is_linear(node):
         length = node_macs(graph, node) // graph.value(node.outputs[0]).elements

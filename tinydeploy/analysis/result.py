@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from tinydeploy.analysis.costs import Costs, computational_cost, network_costs, representational_cost
 from tinydeploy.analysis.layers import LinearLayer
+from tinydeploy.precision.choice import PrecisionChoice
 
 
 @dataclass(frozen=True)
@@ -15,15 +16,16 @@ class LayerAnalysis:
 
     Attributes:
         accumulator_bits: in which no sum can overflow, whatever the operands.
-        proved_bits: in which none can for the weights as they are; None without integer weights.
-        zeta_x_db, zeta_w_db: peak over rms of its operands; None where they were not measured.
+        proved_bits: in which none can for the weights as they are; None for a float model
+            without data, whose scales are not known.
+        zeta_x_db, zeta_w_db: peak over rms of its operands; None where it was not measured.
         full_range_db: SQNR of its output at as many bits as its input, over all that its operands could
             make of it; None where they were not measured.
     """
 
     layer: LinearLayer
     accumulator_bits: int
-    proved_bits: int | None = None
+    proved_bits: int | None
     zeta_x_db: float | None = None
     zeta_w_db: float | None = None
     full_range_db: float | None = None
@@ -95,16 +97,16 @@ class Analysis:
 
     Attributes:
         samples: that were measured on; 0 without data.
-        measured_by: `integer engine`, or `simulation` of other bits in float; None without data.
+        precision: bits by layer, chosen from gradients of a float network; None where that is not possible.
         notes: what could not be said, and why.
     """
 
     model: str
     samples: int
-    measured_by: str | None
     layers: tuple[LayerAnalysis, ...]
     tensors: tuple[TensorAnalysis, ...]
     notes: tuple[str, ...] = ()
+    precision: PrecisionChoice | None = None
 
     @property
     def costs(self) -> Costs:
@@ -115,13 +117,13 @@ class Analysis:
         return {
             "model": self.model,
             "samples": self.samples,
-            "measured_by": self.measured_by,
             "weights": costs.weights,
             "average_weight_bits": costs.average_weight_bits,
             "representational_cost_bits": costs.representational,
             "computational_cost_fa": costs.computational,
             "layers": [a.to_json() for a in self.layers],
             "tensors": [t.to_json() for t in self.tensors],
+            "precision": None if self.precision is None else self.precision.to_json(),
             "notes": list(self.notes),
         }
 

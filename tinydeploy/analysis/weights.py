@@ -6,27 +6,28 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinydeploy.analysis.grids import rounded_weights
 from tinydeploy.analysis.layers import OUTPUT_AXIS, LinearLayer
 from tinydeploy.analysis.noise import decibels_of
+from tinydeploy.ir.forms import Packed
 from tinydeploy.ir.graph import Graph
 from tinydeploy.passes.twin import real_constant
 
 
 @dataclass(frozen=True)
 class WeightStatistics:
-    """Of one layer's weights, in real units; peaks are those of each output channel.
+    """Of one layer's weights, in real units.
 
     Attributes:
         power: mean square.
-        peak_power: mean over the channels of the squared peak, which is what their steps follow.
-        step_power: mean over the channels of the squared step.
+        peak_power: mean over the output channels of the squared peak, which is what their steps follow.
+        rounding: the noise that a formula predicts, `step^2 / 12` averaged over the channels; None for
+            codebooks and bit planes, whose levels are not uniform.
         noise: mean square of what quantization changed; None where the float weights are not known.
     """
 
     power: float
     peak_power: float
-    step_power: float
+    rounding: float | None
     noise: float | None
 
     @property
@@ -40,27 +41,32 @@ class WeightStatistics:
         return None if self.noise is None else _ratio_db(self.power, self.noise)
 
     @property
-    def rounding_db(self) -> float:
-        """Predicted: `step^2 / 12` a channel."""
-        return _ratio_db(self.power, self.step_power / 12)
+    def rounding_db(self) -> float | None:
+        """Predicted."""
+        return None if self.rounding is None else _ratio_db(self.power, self.rounding)
 
 
-def weight_statistics(graph: Graph, layer: LinearLayer) -> WeightStatistics:
-    """Of a float layer rounded to its bits per output channel, or of an integer one as it is."""
+def weight_statistics(layer: LinearLayer, graph: Graph, real: Graph | None) -> WeightStatistics:
+    """Of a layer of an integer graph.
+
+    Args:
+        real: the float graph that it was made of, or None.
+    """
     value = graph.value(str(layer.node.inputs[1]))
+    rounded = real_constant(value).astype(np.float64)
+    weights, noise = rounded, None
+    if real is not None:
+        node = next(n for n in real.nodes if n.name == layer.node.name)
+        weights = real.value(str(node.inputs[1])).array.astype(np.float64)
+        noise = float(np.mean((weights - rounded) ** 2))
     axis = OUTPUT_AXIS[type(layer.node.op)]
-    if value.dtype.is_float:
-        real = value.array
-        rounded, steps = rounded_weights(real, axis, layer.weight_bits)
-        noise = float(np.mean((real.astype(np.float64) - rounded) ** 2))
-    else:
-        real, steps, noise = real_constant(value), np.array(value.quant.scales), None
-    others = tuple(a for a in range(real.ndim) if a != axis)
-    peaks = np.abs(real).max(axis=others).astype(np.float64)
+    peaks = np.abs(weights).max(axis=tuple(a for a in range(weights.ndim) if a != axis))
+    uniform = value.form is None or isinstance(value.form, Packed)
+    steps = np.array(value.quant.scales)
     return WeightStatistics(
-        float(np.mean(real.astype(np.float64) ** 2)),
+        float(np.mean(weights**2)),
         float(np.mean(peaks**2)),
-        float(np.mean(steps**2)),
+        float(np.mean(steps**2)) / 12 if uniform else None,
         noise,
     )
 

@@ -19,21 +19,17 @@ from tinydeploy.cli.options import data_options, json_option, model_argument, pr
     show_default=True,
     help="How many of the data calibrate and are measured on.",
 )
-@click.option(
-    "--weight-bits",
-    type=click.IntRange(1, 16),
-    default=8,
-    show_default=True,
-    help="Of the weights that a float MODEL would have; an integer MODEL has its own.",
-)
-@click.option(
-    "--activation-bits",
-    type=click.IntRange(1, 16),
-    default=8,
-    show_default=True,
-    help="Of its activations; other bits than 8 and 8 are simulated in float.",
-)
+@click.option("--bits", metavar="W[:A]", help="That a float MODEL would get, as for compress.")
+@click.option("--scheme", help="The scheme of its weights, as for compress.")
+@click.option("--recipe", help="Both by layer, as for compress.")
 @click.option("--calibration", default="minmax", show_default=True, help="As for compress.")
+@click.option(
+    "--accuracy-loss",
+    type=click.FloatRange(0.0, 1.0, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="A fraction, for which the least bits of each layer of a float MODEL are said.",
+)
 @data_options
 @json_option
 def analyze_command(
@@ -41,9 +37,11 @@ def analyze_command(
     weights: str | None,
     data: str | None,
     samples: int,
-    weight_bits: int,
-    activation_bits: int,
+    bits: str | None,
+    scheme: str | None,
+    recipe: str | None,
     calibration: str,
+    accuracy_loss: float,
     input_scale: float,
     input_mean: float,
     as_json: bool,
@@ -53,12 +51,13 @@ def analyze_command(
     Costs: bits to hold weights and activations, full adders to compute, accumulator width. Noise: the signal
     to quantization noise ratio (SQNR) of each tensor, measured and as formulas predict it, and the divergence
     of its distribution. A float MODEL is compared with its quantized self, an integer MODEL with the float
-    network of its own weights.
+    network of its own weights. With the extra 'train' and a float MODEL that classifies: the bits that each
+    layer needs by its noise gains (Sakr and Shanbhag), and the trace of the Hessian where there are labels.
 
     \b
     Example:
       tinydeploy analyze kws.tflite
-      tinydeploy analyze net.onnx --data train.npz --weight-bits 4
+      tinydeploy analyze net.onnx --data train.npz --bits 4:8
     """
     from tinydeploy import api
     from tinydeploy.report.analysis import analysis_report
@@ -68,9 +67,11 @@ def analyze_command(
         api.load_model(model, weights),
         data,
         samples=samples,
-        weight_bits=weight_bits,
-        activation_bits=activation_bits,
+        bits=bits,
+        scheme=scheme,
+        recipe=recipe,
         calibration=calibration,
+        accuracy_loss=accuracy_loss,
         scale=input_scale,
         mean=input_mean,
     )

@@ -70,6 +70,16 @@ def find_toolchain(core: Core, prefer: str | None = None) -> Toolchain:
     return _zig_toolchain()
 
 
+def missing_toolchain(cores: Sequence[Core]) -> MissingExtraError | None:
+    """What is said where a core has no compiler here."""
+    for core in cores:
+        try:
+            find_toolchain(core)
+        except MissingExtraError as error:
+            return error
+    return None
+
+
 def load_extra(module: str, package: str) -> Any:
     """Imports ``module`` of the optional pip package ``package`` when it is needed and not before.
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 
+from tinydeploy.estimate.trio_features import trio_streams
 from tinydeploy.targets import FlashTiming
 
 Shape = Mapping[str, int]
@@ -64,7 +65,7 @@ def _streams(kernel: str, s: Shape) -> list[tuple[int, int, int]]:
         rereads = (groups / blocks - 1) * 16 * pairs
         # A row of U is read once for each four tiles of a block, the whole of it for each block.
         return [(whole, blocks, 1), (_WORD * s["in_c"], blocks, round(rereads))]
-    return []
+    return trio_streams(kernel, s)
 
 
 def _up(a: int, b: int) -> int:

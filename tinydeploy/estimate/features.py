@@ -1,7 +1,7 @@
 """The numbers of a layer that the cycles of its kernel grow with.
 
 Portable kernels grow with what any kernel for that layer has to do. What those for the DSP extension do
-depends on how they are built, and is counted piece by piece: dsp_features.py.
+depends on how they are built, and is counted piece by piece: dsp_features.py; so are those for narrow cores.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from tinydeploy.backends.c.layer import Layer
 from tinydeploy.backends.c.syntax import Struct
 from tinydeploy.estimate.dsp_features import constant_lines, dsp_counts
+from tinydeploy.estimate.trio_features import trio_counts
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import site_of
 from tinydeploy.ops import AveragePool2D, Conv2D, DepthwiseConv2D, FullyConnected, MaxPool2D
@@ -39,7 +40,7 @@ def layer_features(graph: Graph, layer: Layer) -> Mapping[str, float]:
     """The features of a layer.
 
     Returns:
-        For a kernel of the DSP extension how often its pieces run. For a portable one:
+        For a kernel of the DSP extension or for narrow cores how often its pieces run. For a portable one:
         call: 1. pixels: outputs of one channel. outputs: elements. macs: multiply-accumulates, or elements of
         all windows, of a layer with padding, and plain_macs of one without. reads: inputs that one output
         depends on, over all pixels. taps: places of the window, over all pixels. rows: rows of the window,
@@ -48,7 +49,7 @@ def layer_features(graph: Graph, layer: Layer) -> Mapping[str, float]:
         way.
     """
     members = shape_members(layer)
-    counts = dsp_counts(layer.code.kernel, members)
+    counts = dsp_counts(layer.code.kernel, members) or trio_counts(layer.code.kernel, members)
     return _portable(graph, layer, members) if counts is None else counts
 
 
@@ -56,7 +57,7 @@ def read_features(features: Mapping[str, float], layer: Layer, flash: FlashTimin
     """The features of a layer, with what reading its constants from a flash grows with.
 
     Returns:
-        `features` and, for a kernel of the DSP extension, lines: those that its constants miss.
+        `features` and, for a kernel that is not portable, lines: those that its constants miss.
     """
     lines = constant_lines(layer.code.kernel, shape_members(layer), flash)
     return {**features, "lines": lines} if lines else features

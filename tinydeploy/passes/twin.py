@@ -31,6 +31,9 @@ def float_twin(graph: Graph) -> Graph:
         if isinstance(op, ops.Pad) and op.value is not None:
             quant = graph.value(str(node.inputs[0])).quant
             op = replace(op, value=(op.value - quant.zero_point) * quant.scale)
+        if isinstance(op, ops.Sign):
+            quant = graph.value(node.outputs[0]).quant
+            op = ops.Sign(*((q - quant.zero_point) * quant.scale for q in (-1, 1)))
         nodes.append(replace(node, op=op, inputs=inputs))
     values = {name: _float(value) for name, value in graph.values.items()}
     outputs = tuple(alias.get(name, name) for name in graph.outputs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -17,19 +17,25 @@ from tinydeploy.quantize.scales import MAX_MAGNITUDE, Range
 _GROUP_ELEMENTS = 1 << 22
 
 
-def calibrate(graph: Graph, inputs: Sequence[Array], method: str = "minmax") -> dict[str, Range]:
+def calibrate(
+    graph: Graph,
+    inputs: Sequence[Array],
+    method: str = "minmax",
+    bits: Callable[[str], int] = lambda name: 8,
+) -> dict[str, Range]:
     """The range of each graph input and node output, by name, before any ties between them.
 
     Args:
         inputs: one float32 array (samples, *value.shape) per graph input, in real units.
         method: a name of `observers.CALIBRATORS`.
+        bits: of each tensor by name.
 
     Raises:
         DeployError: no such method, data that do not fit the inputs, or an activation that is not finite
             or beyond MAX_MAGNITUDE.
     """
     names = [*graph.inputs, *(n for node in graph.nodes for n in node.outputs)]
-    observers: dict[str, Calibrator] = {name: make_calibrator(method) for name in names}
+    observers: dict[str, Calibrator] = {name: make_calibrator(method, bits(name)) for name in names}
     for arrays in run_groups(graph, inputs, group_size(graph)):
         for name, observer in observers.items():
             _require_moderate(graph, name, arrays[name])

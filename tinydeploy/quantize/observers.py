@@ -14,7 +14,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.ir.types import Array
 from tinydeploy.quantize.histogram import Histogram
 from tinydeploy.quantize.parametric import Aciq, HalfWaveGaussian
-from tinydeploy.quantize.scales import LEVELS, Range, activation_quantization
+from tinydeploy.quantize.scales import Activations, Range, activation_quantization
 
 DEFAULT_PERCENTILE = 99.99
 
@@ -83,7 +83,7 @@ def _crossing(cumulative: Array, edges: Array, share: float) -> float:
 
 
 class MeanSquaredError:
-    """The range whose int8 quantization is nearest to the numbers in the mean square, by a grid search.
+    """The range whose quantization is nearest to the numbers in the mean square, by a grid search.
 
     Source: M. Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.1. Both ends
     shrink together first and then each alone, since a distribution may have one long tail.
@@ -91,7 +91,8 @@ class MeanSquaredError:
 
     STEPS = 100
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int = 8) -> None:
+        self._how = Activations(bits)
         self._histogram = Histogram()
 
     def observe(self, x: Array) -> None:
@@ -105,37 +106,38 @@ class MeanSquaredError:
         centres = np.clip((h.edges[:-1] + h.edges[1:]) / 2, h.low, h.high)[used]
         weights = h.counts[used].astype(np.float64)
         factors = np.arange(self.STEPS, 0, -1) / self.STEPS
-        best = _least([Range(h.low * f, h.high * f) for f in factors], centres, weights)
-        best = _least([Range(best.low, h.high * f) for f in factors] + [best], centres, weights)
-        return _least([Range(h.low * f, best.high) for f in factors] + [best], centres, weights)
+
+        def least(candidates: list[Range]) -> Range:
+            """The candidate with the smallest error; the first of equal ones."""
+            return min(candidates, key=lambda r: _squared_error(r, centres, weights, self._how))
+
+        best = least([Range(h.low * f, h.high * f) for f in factors])
+        best = least([Range(best.low, h.high * f) for f in factors] + [best])
+        return least([Range(h.low * f, best.high) for f in factors] + [best])
 
 
-def _least(candidates: list[Range], x: Array, weights: Array) -> Range:
-    """The candidate with the smallest error; the first of equal ones."""
-    return min(candidates, key=lambda r: _squared_error(r, x, weights))
-
-
-def _squared_error(span: Range, x: Array, weights: Array) -> float:
+def _squared_error(span: Range, x: Array, weights: Array, how: Activations) -> float:
     if span.low == span.high:
         return float(weights @ x**2)
-    quant = activation_quantization(span)
-    q = np.clip(np.rint(x / quant.scale) + quant.zero_point, -128, 127)
+    quant = activation_quantization(span, how=how)
+    q = np.clip(np.rint(x / quant.scale) + quant.zero_point, *how.limits)
     return float(weights @ ((q - quant.zero_point) * quant.scale - x) ** 2)
 
 
 class Entropy:
-    """The threshold at which int8 keeps most of the distribution of absolute values: least KL divergence.
+    """The threshold that keeps most of the distribution of absolute values: least KL divergence.
 
     Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017: a histogram of 2048 bins; for each
     threshold, the distribution P with what lies beyond put into its last bin, and Q, the same bins
     quantized to the levels that int8 has. Differences: every 8th threshold is tried, equal divergences
-    take the greatest, and a tensor of one sign has 256 levels on that side instead of 128.
+    take the greatest, and a tensor of one sign has all levels, 256 of int8, on that side instead of half.
     """
 
     BINS = 2048
     STRIDE = 8
 
-    def __init__(self) -> None:
+    def __init__(self, bits: int = 8) -> None:
+        self._levels = 1 << bits
         self._histogram = Histogram()
 
     def observe(self, x: Array) -> None:
@@ -152,7 +154,7 @@ class Entropy:
         if len(counts) > 1:
             # Zero is exact at any scale, and the many of a ReLU would outweigh everything else.
             counts[0] = min(counts[0], counts[1])
-        levels = LEVELS + 1 if h.low == 0.0 or h.high == 0.0 else (LEVELS + 1) // 2
+        levels = self._levels if h.low == 0.0 or h.high == 0.0 else self._levels // 2
         threshold = _least_divergence(counts.astype(np.float64), levels, self.STRIDE) * width
         return Range.of(max(h.low, -threshold), min(h.high, threshold))
 
@@ -184,9 +186,9 @@ def _divergence(counts: Array, size: int, levels: int) -> float:
     return float(np.sum(p * np.log(p / q)))
 
 
-CALIBRATORS: Mapping[str, Callable[[], Calibrator]] = {
-    "minmax": MinMax,
-    "percentile": Percentile,
+CALIBRATORS: Mapping[str, Callable[[int], Calibrator]] = {
+    "minmax": lambda bits: MinMax(),
+    "percentile": lambda bits: Percentile(),
     "mse": MeanSquaredError,
     "entropy": Entropy,
     "aciq": Aciq,
@@ -194,14 +196,14 @@ CALIBRATORS: Mapping[str, Callable[[], Calibrator]] = {
 }
 
 
-def make_calibrator(name: str) -> Calibrator:
-    """A fresh calibrator.
+def make_calibrator(name: str, bits: int = 8) -> Calibrator:
+    """A fresh calibrator of a tensor of so many bits.
 
     Raises:
         DeployError: no method of that name.
     """
     try:
-        return CALIBRATORS[name]()
+        return CALIBRATORS[name](bits)
     except KeyError:
         raise DeployError(
             f"there is no calibration {name!r}", hint=f"one of {', '.join(CALIBRATORS)}"

@@ -59,7 +59,7 @@ def quantize(graph: Graph, inputs: Sequence[Array], options: QuantizeOptions = D
     """
     _require_quantizable(graph)
     graph = binarize(graph, inputs, options.recipe)
-    ranges = calibrate(graph, inputs, options.calibration)
+    ranges = calibrate(graph, inputs, options.calibration, options.recipe.assign(graph).bits)
     return quantize_with_ranges(graph, ranges, options.recipe, float_borders=options.float_borders)
 
 

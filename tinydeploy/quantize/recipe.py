@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ops import DepthwiseConv2D
+from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.rules import rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, Activations
 from tinydeploy.quantize.schemes import INT8, Linear, Scheme
@@ -52,13 +54,17 @@ class Recipe:
         rules: the first whose pattern matches wins.
         default: for all other layers.
         ends: whether the default holds for the first layers, the last ones and depthwise ones too; else
-            these stay int8. Their few weights save little and cost most of the accuracy.
+            these stay linear. Their few weights save little and cost most of the accuracy.
+        depthwise: of depthwise layers then; the first and the last ones stay int8.
+        training: how quantization-aware training learns it.
     """
 
     rules: tuple[LayerRule, ...] = ()
     default: Treatment = field(default_factory=Treatment)
     ends: bool = True
+    depthwise: Treatment = INT8_TREATMENT
     where: str = "--recipe"
+    training: QatOptions = field(default_factory=QatOptions)
 
     @property
     def label(self) -> str:
@@ -70,6 +76,16 @@ class Recipe:
             return d.weights.name
         bits = (d.weights.bits, d.activations.bits)
         return "int8" if bits == (8, 8) else f"{bits[0]}:{bits[1]}"
+
+    def with_weights(self, graph: Graph, schemes: Mapping[str, Scheme]) -> Recipe:
+        """The same with other schemes for some layers, by name; each keeps the rest of its treatment."""
+        assigned = self.assign(graph)
+        made = tuple(
+            LayerRule(glob.escape(node.name), replace(assigned.of(node), weights=schemes[node.name]))
+            for node in graph.nodes
+            if node.name in schemes
+        )
+        return replace(self, rules=made + self.rules)
 
     def assign(self, graph: Graph) -> Assignment:
         """The treatment of each node of a float graph.
@@ -92,7 +108,10 @@ class Recipe:
         for rule in self.rules:
             if fnmatchcase(node.name, rule.pattern):
                 return rule.treatment
-        return INT8_TREATMENT if node.name in kept else self.default
+        if node.name in kept:
+            return INT8_TREATMENT
+        between = not self.ends and isinstance(node.op, DepthwiseConv2D)
+        return self.depthwise if between else self.default
 
 
 INT8_RECIPE = Recipe()
@@ -103,6 +122,7 @@ class Assignment:
 
     def __init__(self, graph: Graph, treatments: dict[str, Treatment]) -> None:
         self._treatments = treatments
+        self._seen = {*graph.inputs, *graph.outputs}
         readers: dict[str, list[Activations]] = {}
         for node in graph.nodes:
             for name in node.inputs:
@@ -116,8 +136,15 @@ class Assignment:
         return self._treatments.get(node.name, INT8_TREATMENT)
 
     def activations(self, name: str) -> Activations:
-        """Of a tensor: the most that a layer which reads it asks for."""
-        return self._activations.get(name, INT8_ACTIVATIONS)
+        """Of a tensor: the most that a layer which reads it asks for.
+
+        Inputs and outputs of the graph have eight bits, since the caller sees them.
+        """
+        return INT8_ACTIVATIONS if name in self._seen else self._activations.get(name, INT8_ACTIVATIONS)
+
+    def bits(self, name: str) -> int:
+        """Of a tensor."""
+        return self.activations(name).bits
 
 
 def linear_nodes(graph: Graph) -> list[Node]:
@@ -126,12 +153,11 @@ def linear_nodes(graph: Graph) -> list[Node]:
 
 
 def _ends(graph: Graph) -> frozenset[str]:
-    """Layers with weights that have none before them, or none behind them, and depthwise ones."""
+    """Layers with weights that have none before them, or none behind them."""
     linear = {node.name for node in linear_nodes(graph)}
     first = _not_reached(graph.nodes, linear, forward=True)
     last = _not_reached(reversed(graph.nodes), linear, forward=False)
-    depthwise = {node.name for node in graph.nodes if isinstance(node.op, DepthwiseConv2D)}
-    return frozenset(first | last | depthwise)
+    return frozenset(first | last)
 
 
 def _not_reached(nodes: Iterable[Node], linear: set[str], *, forward: bool) -> set[str]:

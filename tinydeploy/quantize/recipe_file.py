@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 from tinydeploy.errors import DeployError
+from tinydeploy.quantize.qat_options import (
+    EXPORTABLE_RANGES,
+    QatOptions,
+    Rounding,
+    SignGradient,
+    WeightSteps,
+)
 from tinydeploy.quantize.recipe import INT8_RECIPE, LayerRule, Recipe, Treatment
 from tinydeploy.quantize.scales import Activations
-from tinydeploy.quantize.schemes import Linear, parse_scheme
+from tinydeploy.quantize.schemes import SCHEMES, Kind, Linear, parse_scheme
 from tinydeploy.toml_file import Table, read_toml
 
 _RULES_MAX = 1000
@@ -32,7 +40,7 @@ def make_recipe(bits: str | None = None, scheme: str | None = None, file: Path |
         return read_recipe(file)
     if scheme is not None:
         weights, kind = parse_scheme(scheme)
-        return Recipe(default=Treatment(weights, signs=kind.signs), ends=kind.ends)
+        return Recipe((), Treatment(weights, signs=kind.signs), kind.ends, _depthwise(kind))
     if bits is None:
         return INT8_RECIPE
     weight_bits, activation_bits = parse_bits(bits)
@@ -49,35 +57,56 @@ def parse_bits(text: str, where: str = "--bits") -> tuple[int, int]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe of a TOML file: an array `layers` with a pattern `name` each, and a table `default`.
+    """The recipe of a TOML file: an array `layers`, with a pattern `name` each, and two tables, `default` for
+    all other layers and `training` for how quantization-aware training learns.
 
     Raises:
         DeployError: naming file, key, fact and what is allowed.
     """
     table = read_toml(path, "docs/low_bits.md shows a whole recipe")
-    table.check_keys((), ("layers", "default"))
+    table.check_keys((), ("layers", "default", "training"))
     rules = table.tables("layers", _RULES_MAX) if "layers" in table else []
     for rule in rules:
         rule.check_keys(("name",), _TREATMENT)
-    default, ends = Treatment(), True
-    if "default" in table:
-        inner = table.table("default")
-        inner.check_keys((), _TREATMENT)
-        default, ends = _treatment(inner, path)
     made = tuple(LayerRule(rule.text("name"), _treatment(rule, path)[0]) for rule in rules)
-    return Recipe(made, default, ends, str(path))
+    training = _training(table.table("training")) if "training" in table else QatOptions()
+    if "default" not in table:
+        return Recipe(made, where=str(path), training=training)
+    inner = table.table("default")
+    inner.check_keys((), _TREATMENT)
+    default, kind = _treatment(inner, path)
+    return Recipe(made, default, kind.ends, _depthwise(kind), str(path), training)
 
 
-def _treatment(table: Table, path: Path) -> tuple[Treatment, bool]:
-    """What a table says of layers, and whether its scheme is fit for the first and the last ones."""
+def _training(table: Table) -> QatOptions:
+    """How quantization-aware training learns, as far as the table says it."""
+    table.check_keys((), ("ranges", "weights", "rounding", "bits_from", "signs"))
+    given: dict[str, Any] = {}
+    for key, allowed in (
+        ("ranges", EXPORTABLE_RANGES),
+        ("weights", get_args(WeightSteps)),
+        ("rounding", get_args(Rounding)),
+        ("signs", get_args(SignGradient)),
+    ):
+        if key in table:
+            given[key] = table.choice(key, allowed)
+    if "bits_from" in table:
+        given["bits_from"] = table.integer("bits_from", 3, 8)
+    return QatOptions(**given)
+
+
+def _depthwise(kind: Kind) -> Treatment:
+    return Treatment(Linear(kind.depthwise_bits))
+
+
+def _treatment(table: Table, path: Path) -> tuple[Treatment, Kind]:
+    """What a table says of layers, and the kind of its scheme."""
     if "bits" in table and "scheme" in table:
         raise table.error("scheme", "bits and a scheme exclude each other", "leave one of them out")
-    activation_bits, signs, ends = 8, False, True
-    linear = Linear()
+    activation_bits, kind, linear = 8, SCHEMES["linear"], Linear()
     weights = None
     if "scheme" in table:
         weights, kind = parse_scheme(table.text("scheme"), str(path))
-        signs, ends = kind.signs, kind.ends
         linear = weights if isinstance(weights, Linear) else linear
     elif "bits" in table:
         weight_bits, activation_bits = _bits(table, path)
@@ -93,8 +122,8 @@ def _treatment(table: Table, path: Path) -> tuple[Treatment, bool]:
     symmetric = "activation_range" in table and (
         table.choice("activation_range", ("affine", "symmetric")) == "symmetric"
     )
-    signs = table.boolean("signs") if "signs" in table else signs
-    return Treatment(weights, Activations(activation_bits, symmetric), signs), ends
+    signs = table.boolean("signs") if "signs" in table else kind.signs
+    return Treatment(weights, Activations(activation_bits, symmetric), signs), kind
 
 
 def _bits(table: Table, path: Path) -> tuple[int, int]:

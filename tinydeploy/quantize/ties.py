@@ -57,8 +57,7 @@ def group_tensors(
 
     Args:
         ranges: per graph input and node output, as `calibrate` gives them.
-        how: the bits of each of these by name; what shares a quantization takes the most of them. Inputs and
-            outputs of the graph have eight, since the caller sees them.
+        how: the bits of each of these by name; what shares a quantization takes the most of them.
 
     Raises:
         DeployError: an op without a rule.
@@ -112,8 +111,7 @@ class _Grouping:
     def _start(
         self, name: str, span: Range, fixed: Quantization | None = None, *, signs: bool = False
     ) -> None:
-        whole = name in self._graph.inputs or name in self._graph.outputs
-        how = INT8_ACTIVATIONS if whole or self._graph.value(name).is_constant else self._how(name)
+        how = INT8_ACTIVATIONS if self._graph.value(name).is_constant else self._how(name)
         self.groups[name] = Group([name], span, fixed, how, signs)
 
     def _merge(self, a: str, b: str) -> None:

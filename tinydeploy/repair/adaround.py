@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from tinydeploy.ir.forms import Packed
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array, Value
 from tinydeploy.passes.twin import real_constant
@@ -65,7 +66,8 @@ def adaround(
     """The integer graph with each weight at the integer below or above it, as was learned; scales stay.
 
     Each layer learns from what the layers before it compute once they have learned. Where the learned
-    rounding of a layer is not better on the samples than the nearest, the nearest stays. The same arguments
+    rounding of a layer is not better on the samples than the nearest, the nearest stays, and so do codebooks
+    and bit planes, whose levels are no neighbours. The same arguments
     give the same weights on the same machine and number of threads.
 
     Args:
@@ -80,6 +82,8 @@ def adaround(
 
     def change(step: Step) -> tuple[Value, ...]:
         kept = [v for v in step.integer_site.inputs[1:] if v is not None]
+        if not isinstance(kept[0].form, Packed | None):
+            return tuple(kept)
         learned, nearest, best = _learn(step, chosen)
         if report is not None:
             report(step.real.name, nearest, min(best, nearest))
@@ -175,6 +179,6 @@ class _Rounding:
 
 
 def weight_limits(value: Value) -> tuple[int, int]:
-    """The least and the greatest integer of symmetric weights."""
-    _, high = value.dtype.limits
-    return -high, high
+    """The least and the greatest integer of weights: the restricted range, unless they exceed it already."""
+    low, high = value.limits
+    return (low if value.array.min() == low else -high), high

@@ -8,6 +8,7 @@ from rich.text import Text
 
 from tinydeploy.analysis import Analysis
 from tinydeploy.analysis.costs import computational_cost, representational_cost
+from tinydeploy.precision import PrecisionChoice
 from tinydeploy.prune.names import short_name
 from tinydeploy.report.difference import decibel_text
 from tinydeploy.report.tables import text_table
@@ -21,6 +22,8 @@ def analysis_report(a: Analysis) -> RenderableType:
         Text(f"to compute: {costs.computational:,} full adders"),
     ]
     parts: list[RenderableType] = [*head, Text(), _layers(a), Text(), _tensors(a)]
+    if a.precision is not None:
+        parts += [Text(), _precision(a.precision)]
     parts += [Text(note, style="dim") for note in a.notes]
     return Group(*parts)
 
@@ -49,7 +52,7 @@ def _layers(a: Analysis) -> Table:
 
 def _tensors(a: Analysis) -> Table:
     """A row a tensor: how loud its noise is, and how far its distribution moved."""
-    by = "" if a.measured_by is None else f" ({a.measured_by}, {a.samples:,} samples)"
+    by = f" ({a.samples:,} samples)" if a.samples else ""
     table = text_table(f"SQNR and divergence of the tensors{by}", "tensor", "")
     for name in ("bits", "zeta dB", "SQNR dB", "predicted", "own", "KL f:q", "KL q:f"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -67,6 +70,28 @@ def _tensors(a: Analysis) -> Table:
             " -" if t.kl_reverse is None else f" {t.kl_reverse:.4f}",
         )
     return table
+
+
+def _precision(p: PrecisionChoice) -> RenderableType:
+    """A row a layer: what its noise does to the decision, and the bits that follow."""
+    table = text_table(f"bits by noise gain ({p.samples} samples), for a loss of {p.loss:.2%}", "layer")
+    for name in ("gain w", "gain a", "offset w", "a", "bits w", "a", "trace"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.padding = 0
+    for layer in p.layers:
+        name = layer.gain.name
+        bits = [p.bits(name, kind) for kind in ("weights", "activations")]
+        table.add_row(
+            _cut(name, 20),
+            f" {layer.gain.weights:.3g}",
+            f" {layer.gain.activations:.3g}",
+            f" +{layer.weights_offset}",
+            f" +{layer.activations_offset}",
+            *(" -" if b is None else f" {b}" for b in bits),
+            " -" if layer.trace is None else f" {layer.trace:.3g}",
+        )
+    uniform = "more than 32" if p.uniform is None else f"{p.uniform.base}"
+    return Group(table, Text(f"the same bits everywhere: {uniform}. A bound, which most networks beat."))
 
 
 def _decibels(value: float | None) -> str:

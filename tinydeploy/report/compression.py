@@ -25,6 +25,8 @@ def compression_report(c: Compression, folder: str) -> RenderableType:
                 f" {r.text(r.allowed)} allowed"
             )
         )
+    if c.gains:
+        parts += [Text(), _gains(c)]
     if c.widths:
         parts += [Text(), _widths(c)]
     if c.sensitivity is not None:
@@ -66,6 +68,16 @@ def _stages(c: Compression) -> Table:
     return table
 
 
+def _gains(c: Compression) -> Table:
+    """A row a repair: what the network is worth after it."""
+    table = text_table("repairs, one after the other", "")
+    for name in (c.metric or "", "output SQNR dB"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for gain in c.gains:
+        table.add_row(gain.name, _number(gain.value, c.metric), decibel_text(gain.sqnr_db))
+    return table
+
+
 def _value_change(c: Compression) -> Text:
     before, after = c.stages[0].value, c.stages[-1].value
     if before is None or after is None:
@@ -98,9 +110,13 @@ def _widths(c: Compression) -> Table:
 
 
 def _value(stage: Stage, metric: str) -> str:
-    if stage.value is None:
+    return _number(stage.value, metric)
+
+
+def _number(value: float | None, metric: str | None) -> str:
+    if value is None:
         return "-"
-    return f"{stage.value:.2%}" if metric == "accuracy" else f"{stage.value:.6g}"
+    return f"{value:.2%}" if metric == "accuracy" else f"{value:.6g}"
 
 
 def _sensitivity(c: Compression) -> RenderableType:

@@ -59,7 +59,7 @@ class Struct:
         """The members line by line: numbers side by side, each structure on a line of its own."""
         for is_struct, group in itertools.groupby(self.members, lambda m: isinstance(m[1], Struct)):
             if not is_struct:
-                yield _flowing([_designated(member) + "," for member in group], indent)
+                yield wrapped(" ".join(_designated(member) + "," for member in group), indent, hang="")
                 continue
             for name, value in group:
                 line = f"{indent}{_designated((name, value))},"
@@ -91,10 +91,6 @@ def _designated(member: tuple[str, int | tuple[int, ...] | Struct]) -> str:
     return f".{member[0]} = {_member(member[1])}"
 
 
-def _flowing(texts: list[str], indent: str) -> str:
-    return wrapped(" ".join(texts), indent).replace(f"\n{indent}    ", f"\n{indent}")
-
-
 def _member(value: int | tuple[int, ...] | Struct) -> str:
     if isinstance(value, Struct):
         return value.initialiser()
@@ -110,8 +106,8 @@ def integer(value: int) -> str:
     return "INT32_MIN" if value == -(2**31) else str(int(value))
 
 
-def wrapped(text: str, indent: str) -> str:
-    """Text broken at spaces, with a hanging indent of four more; `.member = value` stays in one piece."""
+def wrapped(text: str, indent: str, hang: str = "    ") -> str:
+    """Text broken at spaces, with a hanging indent; `.member = value` stays in one piece."""
     pieces = re.sub(r" = (?!\{ \.)|(?<=\{) | (?=\})|(?<=\d), (?=\d|-)| (?=\*)|(?<=const) ", _glue, text)
     return "\n".join(
         line.replace(_GLUED_SPACE, " ")
@@ -119,7 +115,7 @@ def wrapped(text: str, indent: str) -> str:
             pieces,
             WIDTH,
             initial_indent=indent,
-            subsequent_indent=indent + "    ",
+            subsequent_indent=indent + hang,
             break_long_words=False,
             break_on_hyphens=False,
         )

@@ -13,8 +13,10 @@ from tinydeploy.quantize.schemes.abc_net import AbcNet
 from tinydeploy.quantize.schemes.base import Fitted, Lowered, Scheme, folded
 from tinydeploy.quantize.schemes.binary import Binary
 from tinydeploy.quantize.schemes.codebook import KMeans
+from tinydeploy.quantize.schemes.dynamic import MinMaxRange
 from tinydeploy.quantize.schemes.linear import Linear
 from tinydeploy.quantize.schemes.ternary import Ternary
+from tinydeploy.quantize.schemes.ttq import TrainedTernary
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class Kind:
         least, most: of that number; both 0 where there is none.
         usual: the number where none is given.
         ends: whether the first and the last layer, and depthwise ones, take part unless a recipe says so.
+        depthwise_bits: of linear weights of depthwise layers where they take no part. Binary dense layers are
+            so small that int8 would make these a fifth of all weights.
         signs: whether the inputs of its layers become signs.
     """
 
@@ -34,15 +38,18 @@ class Kind:
     most: int = 0
     usual: int = 0
     ends: bool = False
+    depthwise_bits: int = 8
     signs: bool = False
 
 
 SCHEMES: Mapping[str, Kind] = {
     "linear": Kind(Linear, 2, 8, 8, ends=True),
     "codebook": Kind(KMeans, 1, 7, 4, ends=True),
-    "binary": Kind(lambda n: Binary(), signs=True),
+    "binary": Kind(lambda n: Binary(), depthwise_bits=4, signs=True),
     "ternary": Kind(lambda n: Ternary()),
     "abc": Kind(AbcNet, 1, 8, 3),
+    "ttq": Kind(lambda n: TrainedTernary()),
+    "dynamic": Kind(MinMaxRange, 2, 7, 4, ends=True),
 }
 
 INT8 = Linear()
@@ -83,8 +90,10 @@ __all__ = [
     "Kind",
     "Linear",
     "Lowered",
+    "MinMaxRange",
     "Scheme",
     "Ternary",
+    "TrainedTernary",
     "folded",
     "parse_scheme",
 ]

@@ -44,20 +44,29 @@ static TD_INLINE int32_t td_clamp(int32_t v, int32_t low, int32_t high)
 #endif
 
 /* round(a * m / 2^31), ties upward; m >= 0. */
+#if TD_LONG_MULTIPLY
 static TD_INLINE int32_t td_high_multiply(int32_t a, int32_t m)
 {
-#if TD_LONG_MULTIPLY
     return (int32_t)(((int64_t)a * m + ((int64_t)1 << 30)) >> 31);
+}
 #else
-    /* Halves: 2^32 high + 2^16 (left + right) + what is lost below; neither left nor right leaves int32. */
+/* In halves, 2^32 high + 2^16 (left + right) + what is lost below; neither left nor right leaves int32. One
+ * function for all layers where size counts. */
+#if defined(__OPTIMIZE_SIZE__)
+TD_NOINLINE __attribute__((unused))
+#else
+TD_INLINE
+#endif
+static int32_t td_high_multiply(int32_t a, int32_t m)
+{
     const int32_t a_high = a >> 16, m_high = m >> 16;
     const int32_t a_low = a & 0xffff, m_low = m & 0xffff;
     const int32_t left = a_high * m_low + (int32_t)((uint32_t)a_low * (uint32_t)m_low >> 16);
     const int32_t right = a_low * m_high;
-    const int32_t rest = (left & 0x7fff) + (right & 0x7fff) + 0x4000;
-    return a_high * m_high * 2 + (left >> 15) + (right >> 15) + (rest >> 15);
-#endif
+    /* (left + right + 2^14) / 2^15, by halves, for the sum has 33 bits. */
+    return a_high * m_high * 2 + (((left >> 1) + (right >> 1) + (left & right & 1) + 0x2000) >> 14);
 }
+#endif
 
 /* round(v / 2^n), ties away from zero, for every v; n from 1 to 31. */
 static TD_INLINE int32_t td_round_shift(int32_t v, int32_t n)

@@ -61,15 +61,15 @@ static TD_INLINE uint32_t td_larger_bytes(uint32_t a, uint32_t b)
 /* Sums of four channels side by side; the packed ones hold at most TD_DSP_MOST_TERMS terms. */
 typedef struct {
     uint32_t even, odd;
-    int32_t whole[4];
+    int32_t whole0, whole1, whole2, whole3;
 } td_dsp_sums_of_four;
 
 static TD_INLINE void td_dsp_unpack_sums(td_dsp_sums_of_four *sums)
 {
-    sums->whole[0] += (int16_t)(uint16_t)sums->even;
-    sums->whole[1] += (int16_t)(uint16_t)sums->odd;
-    sums->whole[2] += (int16_t)(uint16_t)(sums->even >> 16);
-    sums->whole[3] += (int16_t)(uint16_t)(sums->odd >> 16);
+    sums->whole0 += (int16_t)(uint16_t)sums->even;
+    sums->whole1 += (int16_t)(uint16_t)sums->odd;
+    sums->whole2 += (int16_t)(uint16_t)(sums->even >> 16);
+    sums->whole3 += (int16_t)(uint16_t)(sums->odd >> 16);
     sums->even = 0;
     sums->odd = 0;
 }
@@ -98,12 +98,27 @@ static TD_INLINE void td_dsp_add_words(td_dsp_sums_of_four *sums, const int8_t *
     }
 }
 
+/* Whether no window leaves the image, so that the divisor is a constant. */
+static TD_INLINE int32_t td_dsp_pools_inside(const td_pool_shape *s)
+{
+    return s->pad_top == 0 && s->pad_left == 0 && (s->out_h - 1) * s->stride_h + s->kernel_h <= s->in_h &&
+           (s->out_w - 1) * s->stride_w + s->kernel_w <= s->in_w;
+}
+
+/* sum / count, half away from zero. */
+static TD_INLINE int8_t td_dsp_divide(const td_pool_shape *s, int32_t sum, int32_t count)
+{
+    const int32_t v = (sum > 0 ? sum + count / 2 : sum - count / 2) / count;
+    return (int8_t)td_dsp_clamp(v, s->low, s->high);
+}
+
 static TD_INLINE void td_dsp_average(const td_pool_shape *s, const int8_t *x, const td_pool_window *w, int8_t *y)
 {
-    const int32_t columns = w->right - w->left;
-    const int32_t count = (w->bottom - w->top) * columns;
     const int32_t most = s->kernel_h * s->kernel_w;
-    td_dsp_sums_of_four sums = { 0, 0, { 0, 0, 0, 0 } };
+    const int32_t inside = td_dsp_pools_inside(s);
+    const int32_t columns = inside ? s->kernel_w : w->right - w->left;
+    const int32_t count = inside ? most : (w->bottom - w->top) * columns;
+    td_dsp_sums_of_four sums = { 0, 0, 0, 0, 0, 0 };
     if (s->kernel_w == s->in_w && s->out_w == 1 && s->pad_left == 0) {
         td_dsp_add_words(&sums, x + w->top * s->in_w * s->channels, s->channels, count, most);
     } else {
@@ -112,12 +127,10 @@ static TD_INLINE void td_dsp_average(const td_pool_shape *s, const int8_t *x, co
         }
     }
     td_dsp_unpack_sums(&sums);
-    for (int32_t i = 0; i < 4; i++) {
-        const int32_t sum = sums.whole[i];
-        /* Half away from zero. */
-        const int32_t v = (sum > 0 ? sum + count / 2 : sum - count / 2) / count;
-        y[i] = (int8_t)td_clamp(v, s->low, s->high);
-    }
+    y[0] = td_dsp_divide(s, sums.whole0, count);
+    y[1] = td_dsp_divide(s, sums.whole1, count);
+    y[2] = td_dsp_divide(s, sums.whole2, count);
+    y[3] = td_dsp_divide(s, sums.whole3, count);
 }
 
 static TD_INLINE void td_dsp_maximum(const td_pool_shape *s, const int8_t *x, const td_pool_window *w, int8_t *y)
@@ -171,6 +184,11 @@ static TD_INLINE void td_dsp_max_pool_2d(const td_pool_shape *s, const int8_t *x
     td_dsp_pool_2d(s, 0, x, y);
 }
 
+static TD_INLINE int8_t td_dsp_mean_of(const td_mean_shape *s, int32_t sum)
+{
+    return (int8_t)td_requantize(sum + s->offset, s->multiplier, s->shift, &s->out);
+}
+
 /* td_mean where kept2 is at least 4. */
 static TD_INLINE void td_dsp_mean(const td_mean_shape *s, const int8_t *x, int8_t *y)
 {
@@ -180,7 +198,7 @@ static TD_INLINE void td_dsp_mean(const td_mean_shape *s, const int8_t *x, int8_
             for (int32_t next = 0; next < s->kept2; next += 4) {
                 const int32_t k = next <= s->kept2 - 4 ? next : s->kept2 - 4;
                 const int8_t *from = x + ((i * s->summed0 * s->kept1 + j) * s->summed1) * s->kept2 + k;
-                td_dsp_sums_of_four sums = { 0, 0, { 0, 0, 0, 0 } };
+                td_dsp_sums_of_four sums = { 0, 0, 0, 0, 0, 0 };
                 if (s->summed1 == 1) {
                     td_dsp_add_words(&sums, from, s->kept1 * s->kept2, s->summed0, most);
                 } else {
@@ -190,10 +208,10 @@ static TD_INLINE void td_dsp_mean(const td_mean_shape *s, const int8_t *x, int8_
                     }
                 }
                 td_dsp_unpack_sums(&sums);
-                for (int32_t n = 0; n < 4; n++) {
-                    y[k + n] =
-                        (int8_t)td_requantize(sums.whole[n] + s->offset, s->multiplier, s->shift, &s->out);
-                }
+                y[k] = td_dsp_mean_of(s, sums.whole0);
+                y[k + 1] = td_dsp_mean_of(s, sums.whole1);
+                y[k + 2] = td_dsp_mean_of(s, sums.whole2);
+                y[k + 3] = td_dsp_mean_of(s, sums.whole3);
             }
             y += s->kept2;
         }
