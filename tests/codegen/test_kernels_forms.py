@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import shutil
 from dataclasses import replace
@@ -17,6 +18,7 @@ from tinydeploy.backends.c import project
 from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.op import Site
+from tinydeploy.ir.show import form_text
 from tinydeploy.measure import Job
 from tinydeploy.plan import forms_dsp, forms_trio
 from tinydeploy.plan.dsp import DspKernel
@@ -176,4 +178,7 @@ def test_the_flash_of_a_layer_shrinks_with_its_bits(name: str, kind: str) -> Non
         (layer,) = made.model.layers
         outputs = graph.value(graph.outputs[0]).shape[-1]
         assert layer.choice.name in ("portable", *forms_dsp.NAMES)
+        (described,) = json.loads(made.files["manifest.json"])["layers"]
+        assert described["kernel"] == layer.code.kernel
+        assert described["form"] == form_text(weights.form)
         assert sum(c.bytes for c in layer.code.constants) <= weights.bytes * 10 / 9 + 12 * outputs
