@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
+from tinydeploy.bits_search import Found, Search, search_bits
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import evaluate
@@ -15,7 +16,6 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.show import form_text
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
-from tinydeploy.ops.quantize import quantize_array
 from tinydeploy.passes.dead_channels import remove_dead_channels
 from tinydeploy.plan import plan_memory
 from tinydeploy.profiling import graph_params
@@ -28,6 +28,7 @@ from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import Recipe
 from tinydeploy.repair.steps import Case
 from tinydeploy.repairing import Gain, repair
+from tinydeploy.scoring import metric_of, value_of
 from tinydeploy.target_cost import Reached, TargetCost
 from tinydeploy.training import Trainer
 
@@ -111,6 +112,7 @@ class Compression:
         missed: why the answer is no, or None.
         tflite_refused: why there is no model.tflite, or None.
         gains: what each repair gave; empty where none was asked for.
+        bits: what `--bits auto` measured and chose, or None.
     """
 
     model: str
@@ -128,6 +130,7 @@ class Compression:
     forced: bool = False
     tflite_refused: str | None = None
     gains: tuple[Gain, ...] = ()
+    bits: Found | None = None
 
     @property
     def first_bad(self) -> LayerError | None:
@@ -163,6 +166,7 @@ class Compression:
             "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
             "repair": [gain.to_json() for gain in self.gains],
+            "bits": None if self.bits is None else [m.to_json() for m in self.bits.table],
             "qat_ranges": training.ranges,
             "qat": asdict(training),
             "seed": o.train.seed,
@@ -189,6 +193,7 @@ class Inputs:
         evaluation: for the accuracies in the report.
         cost: what an int8 graph takes on the target, for goals in flash, RAM and latency.
         arena: bytes of the arena of an int8 graph on the target.
+        search: chooses the bits of each layer; the recipe of the options then says the training alone.
     """
 
     graph: Graph
@@ -198,6 +203,7 @@ class Inputs:
     target: str
     cost: TargetCost | None = None
     arena: Callable[[Graph], int] = lambda graph: plan_memory(graph).arena_bytes
+    search: Search | None = None
 
 
 def compress(given: Inputs, options: CompressOptions, *, progress: Progress = silent) -> Compression:
@@ -231,6 +237,18 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     if trained is not graph:
         stages.append(_stage("pruned" if pruned.widths else "trained", trained, given))
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
+    found = None
+    if given.search is not None:
+        found = search_bits(
+            trained,
+            calibration,
+            given.training.labels,
+            given.search,
+            given.evaluation,
+            QuantizeOptions(options.calibration),
+            progress,
+        )
+        options = replace(options, recipe=replace(found.recipe, training=options.recipe.training))
     trained = binarize(trained, calibration, options.recipe)
     how = QuantizeOptions(options.calibration, recipe=options.recipe)
     few = [x[:64] for x in given.evaluation.inputs]
@@ -238,7 +256,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         Case(trained, quantize(trained, calibration, how), calibration, how, options.train.seed),
         options.repair,
         few,
-        lambda graph: _value(graph, given),
+        lambda graph: value_of(graph, given.evaluation, given.model),
         progress,
     )
     trained, result = repaired.real, repaired.integer
@@ -257,7 +275,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     return Compression(
         model=given.model,
         target=given.target,
-        metric=None if given.evaluation.labels is None else _metric(graph, given),
+        metric=None if given.evaluation.labels is None else metric_of(graph, given.evaluation, given.model),
         float_graph=trained,
         graph=result,
         stages=tuple(stages),
@@ -267,6 +285,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         options=options,
         missed=_missed(stages, options, given) or (None if reached is None else reached.missed),
         reached=reached,
+        bits=found,
         gains=gains,
     )
 
@@ -337,7 +356,7 @@ def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
     used = {n for node in graph.nodes for n in node.inputs if n is not None}
     return Stage(
         name,
-        _value(graph, given),
+        value_of(graph, given.evaluation, given.model),
         graph_macs(graph),
         graph_params(graph),
         sum(v.bytes for v in graph.constants() if v.name in used),
@@ -345,36 +364,16 @@ def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
     )
 
 
-def _value(graph: Graph, given: Inputs) -> float | None:
-    """Of the metric on the evaluation data; None without labels."""
-    samples = _samples_for(graph, given)
-    return None if samples.labels is None else evaluate(graph, samples, model=given.model).value
-
-
-def _samples_for(graph: Graph, given: Inputs) -> Samples:
-    """The evaluation data in the types of a float or an int8 graph."""
-    inputs = []
-    for name, x in zip(graph.inputs, given.evaluation.inputs, strict=True):
-        value = graph.value(name)
-        inputs.append(x if value.dtype.is_float else quantize_array(x, value.quant, value.dtype))
-    return Samples(tuple(inputs), given.evaluation.labels, ())
-
-
-def _metric(graph: Graph, given: Inputs) -> str:
-    few = Samples(
-        tuple(x[:1] for x in given.evaluation.inputs),
-        None if given.evaluation.labels is None else given.evaluation.labels[:1],
-        (),
-    )
-    return evaluate(graph, few, model=given.model).metric
-
-
 def _missed(stages: Sequence[Stage], options: CompressOptions, given: Inputs) -> str | None:
     before, after = stages[0].value, stages[-1].value
     drop = options.max_accuracy_drop
     if drop is None or before is None or after is None:
         return None
-    lost = before - after if _metric(given.graph, given) == "accuracy" else after - before
+    lost = (
+        before - after
+        if metric_of(given.graph, given.evaluation, given.model) == "accuracy"
+        else after - before
+    )
     if lost <= drop:
         return None
     return f"{ACCURACY}: {lost:.4f} lost and {drop:.4f} allowed"

@@ -38,7 +38,17 @@ def _layer_ratios(
 @click.option(
     "-o", "--output", "folder", required=True, help="Folder for model.onnx, model.tflite, report.json."
 )
-@click.option("--bits", metavar="W[:A]", help="Bits of weights and activations, 2 to 8 each, such as 4:8.")
+@click.option(
+    "--bits",
+    metavar="W[:A]",
+    help="Bits of weights and activations, 2 to 8 each, such as 4:8; auto chooses those of each layer's"
+    " weights by --max-accuracy-drop or --bits-budget.",
+)
+@click.option(
+    "--bits-budget",
+    help="With --bits auto: flash=64k, ram=24k or latency=20ms on the target, or a share of what eight bits"
+    " take, such as flash=60%.",
+)
 @click.option(
     "--scheme",
     metavar="NAME[:N]",

@@ -54,7 +54,7 @@ class QatOptions:
         ):
             if getattr(self, name) not in allowed:
                 raise DeployError(
-                    f"there is no {name} {getattr(self, name)!r} of quantization-aware training",
+                    f"quantization-aware training has no {name} {getattr(self, name)!r}",
                     hint=f"one of {', '.join(allowed)}",
                 )
         if not 0.0 < self.momentum <= 1.0:
