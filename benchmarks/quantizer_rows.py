@@ -10,6 +10,8 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.precision.allocate import allocate
 from tinydeploy.precision.gains import noise_gains
+from tinydeploy.precision.mixtures import BITS, path
+from tinydeploy.precision.sensitivity import layer_sensitivity
 from tinydeploy.quantize.qat import QatOptions
 from tinydeploy.quantize.recipe import LayerRule, Recipe, Treatment, linear_nodes
 from tinydeploy.quantize.scales import Activations
@@ -82,14 +84,36 @@ def noise_gain(uniform: int) -> Callable[[Graph, Array], Recipe]:
         sizes = {name: count for name, _, count in inner_layers(graph)}
         gains = {g.name: g.weights for g in noise_gains(graph, [images[:GAIN_SAMPLES]]) if g.name in sizes}
         allowed = uniform * sum(sizes.values())
-        best: Mapping[str, int] = dict.fromkeys(sizes, 2)
+        best = dict.fromkeys(sizes, 2)
         for base in range(-8, 9):
-            bits = allocate(gains, base, least=2, most=8).bits
+            bits = dict(allocate(gains, base, least=2, most=8).bits)
             if sum(bits[n] * sizes[n] for n in sizes) <= allowed:
                 best = bits
-        return Recipe(tuple(LayerRule(glob.escape(n), Treatment(Linear(b))) for n, b in best.items()))
+        # A base is a whole bit of all; what is left goes to the layers that add most to the bound.
+        for name in sorted(sizes, key=lambda n: gains[n] * 4.0 ** -best[n], reverse=True):
+            if best[name] < 8 and sum(best[n] * sizes[n] for n in sizes) + sizes[name] <= allowed:
+                best[name] += 1
+        return _per_layer(best)
 
     return make
+
+
+def sensitivity(uniform: int) -> Callable[[Graph, Array], Recipe]:
+    """Bits by what each layer's noise does to the output, within the weight bits of `uniform` everywhere."""
+
+    def make(graph: Graph, images: Array) -> Recipe:
+        sizes = {name: count for name, _, count in inner_layers(graph)}
+        found = layer_sensitivity(graph, [images[:GAIN_SAMPLES]], BITS)
+        noise = {name: [10.0 ** (-decibel / 10.0) for decibel in found[name]] for name in sizes}
+        allowed = uniform * sum(sizes.values())
+        steps = path(noise, sizes)
+        return _per_layer(next(s for s in steps if sum(s[n] * sizes[n] for n in sizes) <= allowed))
+
+    return make
+
+
+def _per_layer(bits: Mapping[str, int]) -> Recipe:
+    return Recipe(tuple(LayerRule(glob.escape(n), Treatment(Linear(b))) for n, b in bits.items()))
 
 
 def rows() -> dict[str, Row]:
@@ -120,4 +144,8 @@ def rows() -> dict[str, Row]:
         found[f"linear{b}"] = Row(f"per channel, {b} bits", everywhere(Linear(b)), before=True)
     for b in (4, 3):
         found[f"gain{b}"] = Row(f"noise-gain mixture at the weight bits of {b}", noise_gain(b), before=True)
+    for b in (4, 3):
+        found[f"budget{b}"] = Row(
+            f"mixture by sensitivity within the weight bits of {b}", sensitivity(b), before=True
+        )
     return found
