@@ -37,7 +37,7 @@ from tinydeploy.quantize.qat import make_quantized_trainable
 from tinydeploy.quantize.recipe import linear_nodes
 from tinydeploy.trainable import make_trainable
 
-FLOAT = {"resnet8": (50, 5e-3), "resnet20": (120, 5e-2)}
+FLOAT = {"resnet8": (50, 5e-3), "resnet20": (120, 2e-2)}
 """Epochs and learning rate of the float network: a trained one is fine-tuned, or a fresh one trained."""
 
 Unit = dict[str, float]
@@ -74,6 +74,12 @@ class ResNet20(nn.Module):
             if isinstance(m, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
                 nn.init.zeros_(m.bias)  # type: ignore[arg-type]
+        # Normalization keeps the size of what it finds: nine blocks that add up must not grow, nor the logits.
+        with torch.no_grad():
+            self.classify.weight /= 10.0
+            for block in self.blocks:
+                if isinstance(block, Block):
+                    block.second.weight /= 3.0
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(torch.relu(self.stem(x)))
