@@ -74,7 +74,7 @@ class ResNet20(nn.Module):
             if isinstance(m, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
                 nn.init.zeros_(m.bias)  # type: ignore[arg-type]
-        # Normalization keeps the size of what it finds: nine blocks that add up must not grow, nor the logits.
+        # Normalization keeps the size of what it finds, so nine blocks that add up must not grow.
         with torch.no_grad():
             self.classify.weight /= 10.0
             for block in self.blocks:
