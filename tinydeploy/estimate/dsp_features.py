@@ -53,9 +53,15 @@ def _streams(kernel: str, s: Shape) -> list[tuple[int, int, int]]:
         size = _WORD * _half(s["outputs"]) * (2 + s["words"] + scales)
         return [(size, rows if few else rows // 4 + rows % 4, 1)]
     if kernel == "td_dsp_depthwise":
-        return [(7 * _WORD * s["in_c"], s["images"] * _up(s["out_h"], s["band"]), 1)]
+        bands = _up(s["out_h"], s["band"])
+        if s.get("carried", 0):
+            return [(7 * _WORD * 4, bands, s["images"] * _up(s["in_c"], 4))]
+        return [(7 * _WORD * s["in_c"], s["images"] * bands, 1)]
     if kernel == "td_dsp_depthwise_taps":
         taps = 2 * _WORD * s["kernel_h"] * s["kernel_w"]
+        if s.get("by_pixel", 0):
+            pixels = s["images"] * s["out_h"] * s["out_w"]
+            return [((taps + 16 * _WORD) * _up(s["in_c"], 4), pixels, 1)]
         blocks = s["images"] * _up(s["in_c"], 4)
         return [(taps, s["out_h"] * s["out_w"], blocks), (16 * _WORD, 1, blocks)]
     if kernel == "td_dsp_winograd":
@@ -203,6 +209,8 @@ def _depthwise(s: Shape) -> Counts:
     for start in starts:
         top = start * s["stride_h"] - s["pad_top"]
         bottom = top + (min(s["band"], s["out_h"] - start) - 1) * s["stride_h"] + 3
+        if s.get("carried", 0) and start:
+            top += 2
         rows += bottom - top
         inside += min(bottom, s["in_h"]) - max(top, 0)
     first = _half(s["pad_left"])
