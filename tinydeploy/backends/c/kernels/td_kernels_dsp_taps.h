@@ -63,9 +63,9 @@ static TD_INLINE td_dsp_four td_dsp_taps_border(const td_dsp_taps_shape *s, cons
 static TD_INLINE td_dsp_four td_dsp_taps_window(const td_dsp_taps_shape *s, const int32_t *w, td_dsp_four bias,
                                                 const int8_t *x, int32_t iy, int32_t ix)
 {
-    const int32_t last_row = s->in_h - (s->kernel_h - 1) * s->dilation_h;
-    const int32_t last_column = s->in_w - (s->kernel_w - 1) * s->dilation_w;
-    const int32_t inside = !s->padded || (iy >= 0 && iy < last_row && ix >= 0 && ix < last_column);
+    const int32_t bottom = iy + (s->kernel_h - 1) * s->dilation_h;
+    const int32_t right = ix + (s->kernel_w - 1) * s->dilation_w;
+    const int32_t inside = !s->padded || (iy >= 0 && bottom < s->in_h && ix >= 0 && right < s->in_w);
     return inside ? td_dsp_taps_inside(s, w, bias, x + (iy * s->in_w + ix) * s->in_c)
                   : td_dsp_taps_border(s, w, bias, x, iy, ix);
 }
@@ -80,11 +80,16 @@ static TD_INLINE void td_dsp_taps_block(const td_dsp_taps_shape *s, const int32_
     const td_dsp_scale scale2 = { c[10], c[11], c[12] };
     const td_dsp_scale scale3 = { c[13], c[14], c[15] };
     const int32_t *const w = c + 16;
+    const int32_t last_row = s->in_h - (s->kernel_h - 1) * s->dilation_h;
+    const int32_t last_column = s->in_w - (s->kernel_w - 1) * s->dilation_w;
     for (int32_t oy = 0; oy < s->out_h; oy++) {
         const int32_t iy = oy * s->stride_h - s->pad_top;
         for (int32_t ox = 0; ox < s->out_w; ox++) {
             const int32_t ix = ox * s->stride_w - s->pad_left;
-            const td_dsp_four sums = td_dsp_taps_window(s, w, bias, x, iy, ix);
+            const int32_t inside = !s->padded || (iy >= 0 && iy < last_row && ix >= 0 && ix < last_column);
+            const td_dsp_four sums = inside
+                                         ? td_dsp_taps_inside(s, w, bias, x + (iy * s->in_w + ix) * s->in_c)
+                                         : td_dsp_taps_border(s, w, bias, x, iy, ix);
             y[0] = td_dsp_requantize(sums.a0, scale0, &s->out);
             y[1] = td_dsp_requantize(sums.a1, scale1, &s->out);
             y[2] = td_dsp_requantize(sums.a2, scale2, &s->out);
