@@ -113,9 +113,7 @@ def seeds(fast: int, all_of_them: int) -> list[object]:
 @needs_compiler
 @pytest.mark.parametrize("seed", seeds(5, 40))
 @pytest.mark.parametrize("kernel", OVER)
-def test_a_sweep_as_plain_c(
-    kernel: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_as_plain_c(kernel: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("native.project_of", project)
     assert_equals_engine(case(kernel, seed), tmp_path)
 
@@ -142,7 +140,8 @@ def test_they_are_taken_where_they_lower_the_peak(
     monkeypatch.undo()
     graph = api.load_model(model_path(name)).graph
     small, fast = (
-        lower_project(graph, ExportOptions("net", "cortex-m4", goal, "", dsp=True)) for goal in ("ram", "latency")
+        lower_project(graph, ExportOptions("net", "cortex-m4", goal, "", dsp=True))
+        for goal in ("ram", "latency")
     )
     assert kernel in {layer.choice.name for layer in small.layers}
     assert small.plan.arena_bytes <= arena < fast.plan.arena_bytes

@@ -115,19 +115,31 @@ static TD_INLINE void td_dsp_taps_pixel(const td_dsp_taps_shape *s, const int32_
     }
 }
 
+static TD_INLINE void td_dsp_taps_by_pixel(const td_dsp_taps_shape *s, const int32_t *weights, const int8_t *x,
+                                           int8_t *y)
+{
+    for (int32_t image = 0; image < s->images; image++) {
+        for (int32_t oy = 0; oy < s->out_h; oy++) {
+            for (int32_t ox = 0; ox < s->out_w; ox++) {
+                td_dsp_taps_pixel(s, weights, x, y, oy * s->stride_h - s->pad_top, ox * s->stride_w - s->pad_left);
+                y += s->in_c;
+            }
+        }
+        x += s->in_h * s->in_w * s->in_c;
+    }
+}
+
 /* in_c is at least 4; the last four channels may have some in them that were made before, and are made again. */
 static TD_INLINE void td_dsp_depthwise_taps(const td_dsp_taps_shape *s, const int32_t *weights, const int8_t *x,
                                             int8_t *y)
 {
+    if (s->by_pixel) {
+        td_dsp_taps_by_pixel(s, weights, x, y);
+        return;
+    }
     const int32_t step = 16 + 2 * s->kernel_h * s->kernel_w;
     for (int32_t image = 0; image < s->images; image++) {
-        for (int32_t pixel = 0; s->by_pixel && pixel < s->out_h * s->out_w; pixel++) {
-            const int32_t oy = pixel / s->out_w;
-            const int32_t ox = pixel - oy * s->out_w;
-            td_dsp_taps_pixel(s, weights, x, y + pixel * s->in_c, oy * s->stride_h - s->pad_top,
-                              ox * s->stride_w - s->pad_left);
-        }
-        for (int32_t next = 0; !s->by_pixel && next < s->in_c; next += 4) {
+        for (int32_t next = 0; next < s->in_c; next += 4) {
             const int32_t c = next <= s->in_c - 4 ? next : s->in_c - 4;
             td_dsp_taps_block(s, weights + next / 4 * step, x + c, y + c);
         }
