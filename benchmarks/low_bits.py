@@ -38,7 +38,7 @@ from tinydeploy.trainable import make_trainable
 AUGMENT = "tinydeploy.finetune.augment:flip_and_shift"
 ALLOWED = {4: 0.7, 3: 1.5, 2: 5.0}
 """Points that the mean of three seeds may lose."""
-EPOCHS = {4: 2, 3: 4, 2: 8}
+EPOCHS = {4: 2, 3: 8, 2: 8}
 CALIBRATION = 500
 
 
@@ -150,7 +150,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--float-epochs", type=int, default=50)
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3, 2], choices=[4, 3, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of each unit; by default 2, 4 and 8")
+    parser.add_argument("--epochs", type=int, help="of each unit; by default 2, 8 and 8")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--distill", action=argparse.BooleanOptionalAction, default=True)

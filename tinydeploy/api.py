@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 from tinydeploy import (
     calibration,
-    compression,
     evaluation,
     firmware_profile,
     profiling,
@@ -18,10 +16,11 @@ from tinydeploy import (
 )
 from tinydeploy.analysis import Analysis
 from tinydeploy.analyzing import analyze
-from tinydeploy.backends.c.project import exported_arena, make_project
+from tinydeploy.backends.c.project import make_project
 from tinydeploy.calibration import Fit, Reading
 from tinydeploy.comparison import diff
-from tinydeploy.compression import Compression, CompressOptions, Inputs
+from tinydeploy.compressing import compress
+from tinydeploy.compression import Compression
 from tinydeploy.data import DataSource, fit_samples, open_dataset, random_samples
 from tinydeploy.difference import Difference
 from tinydeploy.emulate.toolchain import missing_toolchain
@@ -29,21 +28,11 @@ from tinydeploy.errors import DeployError
 from tinydeploy.estimate.model import estimate as estimated
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import DoesNotFitError, Export, measure_within, write_files, write_project
-from tinydeploy.finetune import TrainOptions
-from tinydeploy.finetune.options import Precision
 from tinydeploy.firmware_profile import FirmwareCall, FirmwareProfile
-from tinydeploy.ir.graph import Graph
-from tinydeploy.jobs import export_options, first_sample, make_job
-from tinydeploy.measure import Job, Progress, measure, silent
+from tinydeploy.jobs import first_sample, make_job
+from tinydeploy.measure import Progress, measure, silent
 from tinydeploy.model import Model, from_torch, load_model
 from tinydeploy.profiling import Profile
-from tinydeploy.prune.goal import parse_goal
-from tinydeploy.prune.select import Scope, SelectOptions
-from tinydeploy.pruning import PruneOptions
-from tinydeploy.quantize.recipe_file import make_recipe
-from tinydeploy.repair.steps import parse_repairs
-from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
-from tinydeploy.target_cost import target_cost
 from tinydeploy.targets import load_target
 from tinydeploy.verdict import Limits
 from tinydeploy.verification import Verification
@@ -262,131 +251,3 @@ def evaluate(
     """
     samples = fit_samples(model.graph, open_dataset(data), scale=scale, mean=mean)
     return evaluation.evaluate(model.graph, samples, model=model.path), samples.warnings
-
-
-def compress(
-    model: Model,
-    data: DataSource,
-    *,
-    output: str | os.PathLike[str] | None = None,
-    eval_data: DataSource | None = None,
-    bits: str | None = None,
-    scheme: str | None = None,
-    recipe: str | os.PathLike[str] | None = None,
-    prune: str | None = None,
-    prune_divisor: int = 4,
-    prune_steps: int = 1,
-    prune_scope: Scope | None = None,
-    prune_layers: Mapping[str, float] | None = None,
-    cost_aware: bool = False,
-    importance: str = "l2",
-    protect: Sequence[str] = (),
-    protect_residual: bool = False,
-    calibration: str = "minmax",
-    calibration_samples: int = 500,
-    finetune_epochs: int = 0,
-    warmup_epochs: int = 0,
-    qat_epochs: int = 0,
-    learning_rate: float = 3e-3,
-    batch_size: int = 64,
-    loss: str = "auto",
-    augment: str | None = None,
-    batch_norm: bool = True,
-    precision: Precision = "float32",
-    qat_ranges: Literal["running", "learned"] = "running",
-    distill: bool = False,
-    distill_weight: float = 0.5,
-    distill_temperature: float = 4.0,
-    checkpoint: str | None = None,
-    seed: int = 0,
-    repair: str | None = None,
-    max_accuracy_drop: float | None = None,
-    force: bool = False,
-    target: str = "cortex-m4",
-    input_scale: float = 1.0,
-    input_mean: float = 0.0,
-    progress: Progress = silent,
-) -> tuple[Compression, tuple[str, ...]]:
-    """Prunes, trains and quantizes a float model; writes model.onnx, model.tflite and report.json.
-
-    The arguments are the options of `tinydeploy compress`, whose help describes each.
-
-    Args:
-        data: an .npz file, or the arrays themselves by name, with x and y, for calibration and training;
-            `eval_data` for the accuracies.
-        output: folder; None writes nothing. Nothing is written either where the accuracy or the goal is
-            missed, unless `force`. After `prune="auto"` there is a sensitivity.svg too.
-        bits: of weights and activations, "4" or "4:8"; or `scheme`, the scheme of the weights, such as
-            "codebook:4"; or `recipe`, a TOML file that says both by layer.
-        prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".
-        prune_layers: ratios by the name of a layer; they win over `prune`.
-        progress: called with what is being done, the steps done, and all steps.
-
-    Returns:
-        The result, and warnings about the data.
-
-    Raises:
-        DeployError: the model is quantized already, the data does not fit, a goal cannot be reached.
-        MissingExtraError: training is asked for without the extra `train`.
-    """
-    where = load_target(target)
-    goal = parse_goal(prune)
-    chosen = make_recipe(bits, scheme, None if recipe is None else Path(recipe))
-    training = fit_samples(model.graph, open_dataset(data), scale=input_scale, mean=input_mean)
-    held = training
-    if eval_data is not None:
-        held = fit_samples(model.graph, open_dataset(eval_data), scale=input_scale, mean=input_mean)
-    options = CompressOptions(
-        goal=goal,
-        recipe=chosen,
-        prune=PruneOptions(
-            importance,
-            SelectOptions(prune_divisor, scope=prune_scope, cost_aware=cost_aware),
-            tuple(protect),
-            protect_residual,
-            prune_steps,
-            ratios=prune_layers or {},
-            seed=seed,
-        ),
-        calibration=calibration,
-        calibration_samples=calibration_samples,
-        finetune_epochs=finetune_epochs,
-        warmup_epochs=warmup_epochs,
-        qat_epochs=qat_epochs,
-        train=TrainOptions(
-            learning_rate=learning_rate,
-            batch_size=batch_size,
-            seed=seed,
-            loss=loss,
-            augment=augment,
-            batch_norm=batch_norm,
-            precision=precision,
-            distill_weight=distill_weight,
-            temperature=distill_temperature,
-            checkpoint=None if checkpoint is None else Path(checkpoint),
-        ),
-        qat_ranges=qat_ranges,
-        distill=distill,
-        repair=parse_repairs(repair),
-        max_accuracy_drop=max_accuracy_drop,
-    )
-    export = export_options(model, where, None, "latency")
-
-    def job(graph: Graph) -> Job:
-        return Job(graph, export, where.core, board=where.board)
-
-    given = Inputs(
-        model.graph,
-        training,
-        held,
-        model.path,
-        where.name,
-        target_cost(goal, where, job),
-        lambda graph: exported_arena(graph, export),
-    )
-    result = compression.compress(given, options, progress=progress)
-    if output is not None and (result.missed is None or force):
-        result = replace(result, forced=force)
-        result, files = compressed_files(result)
-        write_files(files, Path(output), obsolete=OPTIONAL_FILES)
-    return result, (*training.warnings, *(held.warnings if eval_data is not None else ()))

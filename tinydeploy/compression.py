@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Literal
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
+from tinydeploy.bits_search import Found, Search, search_bits
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import evaluate
@@ -16,7 +16,6 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.show import form_text
 from tinydeploy.ir.verify import graph_macs
 from tinydeploy.measure import Progress, silent
-from tinydeploy.ops.quantize import quantize_array
 from tinydeploy.passes.dead_channels import remove_dead_channels
 from tinydeploy.plan import plan_memory
 from tinydeploy.profiling import graph_params
@@ -25,9 +24,11 @@ from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
 from tinydeploy.quantize.binarize import binarize
+from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import Recipe
 from tinydeploy.repair.steps import Case
 from tinydeploy.repairing import Gain, repair
+from tinydeploy.scoring import metric_of, value_of
 from tinydeploy.target_cost import Reached, TargetCost
 from tinydeploy.training import Trainer
 
@@ -50,7 +51,7 @@ class CompressOptions:
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
         qat_learning_rate: a share of the learning rate.
-        qat_ranges: how activation ranges follow the quantization-aware training.
+        qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
         distill: let the float model teach (KL divergence), as it is after the warm-up.
         repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
@@ -66,7 +67,7 @@ class CompressOptions:
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
     qat_learning_rate: float = 0.1
-    qat_ranges: Literal["running", "learned"] = "running"
+    qat: QatOptions | None = None
     distill: bool = False
     repair: tuple[str, ...] = ()
     max_accuracy_drop: float | None = None
@@ -111,6 +112,7 @@ class Compression:
         missed: why the answer is no, or None.
         tflite_refused: why there is no model.tflite, or None.
         gains: what each repair gave; empty where none was asked for.
+        bits: what `--bits auto` measured and chose, or None.
     """
 
     model: str
@@ -128,6 +130,7 @@ class Compression:
     forced: bool = False
     tflite_refused: str | None = None
     gains: tuple[Gain, ...] = ()
+    bits: Found | None = None
 
     @property
     def first_bad(self) -> LayerError | None:
@@ -135,6 +138,7 @@ class Compression:
 
     def to_json(self) -> dict[str, object]:
         o = self.options
+        training = o.qat or o.recipe.training
         return {
             "model": self.model,
             "target": self.target,
@@ -162,7 +166,9 @@ class Compression:
             "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
             "repair": [gain.to_json() for gain in self.gains],
-            "qat_ranges": o.qat_ranges,
+            "bits": None if self.bits is None else [m.to_json() for m in self.bits.table],
+            "qat_ranges": training.ranges,
+            "qat": asdict(training),
             "seed": o.train.seed,
             "layers": [{"name": e.name, "op": e.op, "sqnr_db": _finite(e.sqnr_db)} for e in self.errors],
         }
@@ -187,6 +193,7 @@ class Inputs:
         evaluation: for the accuracies in the report.
         cost: what an int8 graph takes on the target, for goals in flash, RAM and latency.
         arena: bytes of the arena of an int8 graph on the target.
+        search: chooses the bits of each layer; the recipe of the options then says the training alone.
     """
 
     graph: Graph
@@ -196,6 +203,7 @@ class Inputs:
     target: str
     cost: TargetCost | None = None
     arena: Callable[[Graph], int] = lambda graph: plan_memory(graph).arena_bytes
+    search: Search | None = None
 
 
 def compress(given: Inputs, options: CompressOptions, *, progress: Progress = silent) -> Compression:
@@ -229,6 +237,18 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     if trained is not graph:
         stages.append(_stage("pruned" if pruned.widths else "trained", trained, given))
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
+    found = None
+    if given.search is not None:
+        found = search_bits(
+            trained,
+            calibration,
+            given.training.labels,
+            given.search,
+            given.evaluation,
+            QuantizeOptions(options.calibration),
+            progress,
+        )
+        options = replace(options, recipe=replace(found.recipe, training=options.recipe.training))
     trained = binarize(trained, calibration, options.recipe)
     how = QuantizeOptions(options.calibration, recipe=options.recipe)
     few = [x[:64] for x in given.evaluation.inputs]
@@ -236,7 +256,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         Case(trained, quantize(trained, calibration, how), calibration, how, options.train.seed),
         options.repair,
         few,
-        lambda graph: _value(graph, given),
+        lambda graph: value_of(graph, given.evaluation, given.model),
         progress,
     )
     trained, result = repaired.real, repaired.integer
@@ -245,7 +265,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             trained,
             options.qat_epochs,
             (calibration, options.calibration),
-            options.qat_ranges,
+            options.qat or options.recipe.training,
             options.qat_learning_rate,
             dense,
             options.recipe,
@@ -255,7 +275,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     return Compression(
         model=given.model,
         target=given.target,
-        metric=None if given.evaluation.labels is None else _metric(graph, given),
+        metric=None if given.evaluation.labels is None else metric_of(graph, given.evaluation, given.model),
         float_graph=trained,
         graph=result,
         stages=tuple(stages),
@@ -265,6 +285,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         options=options,
         missed=_missed(stages, options, given) or (None if reached is None else reached.missed),
         reached=reached,
+        bits=found,
         gains=gains,
     )
 
@@ -335,7 +356,7 @@ def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
     used = {n for node in graph.nodes for n in node.inputs if n is not None}
     return Stage(
         name,
-        _value(graph, given),
+        value_of(graph, given.evaluation, given.model),
         graph_macs(graph),
         graph_params(graph),
         sum(v.bytes for v in graph.constants() if v.name in used),
@@ -343,36 +364,16 @@ def _stage(name: str, graph: Graph, given: Inputs) -> Stage:
     )
 
 
-def _value(graph: Graph, given: Inputs) -> float | None:
-    """Of the metric on the evaluation data; None without labels."""
-    samples = _samples_for(graph, given)
-    return None if samples.labels is None else evaluate(graph, samples, model=given.model).value
-
-
-def _samples_for(graph: Graph, given: Inputs) -> Samples:
-    """The evaluation data in the types of a float or an int8 graph."""
-    inputs = []
-    for name, x in zip(graph.inputs, given.evaluation.inputs, strict=True):
-        value = graph.value(name)
-        inputs.append(x if value.dtype.is_float else quantize_array(x, value.quant, value.dtype))
-    return Samples(tuple(inputs), given.evaluation.labels, ())
-
-
-def _metric(graph: Graph, given: Inputs) -> str:
-    few = Samples(
-        tuple(x[:1] for x in given.evaluation.inputs),
-        None if given.evaluation.labels is None else given.evaluation.labels[:1],
-        (),
-    )
-    return evaluate(graph, few, model=given.model).metric
-
-
 def _missed(stages: Sequence[Stage], options: CompressOptions, given: Inputs) -> str | None:
     before, after = stages[0].value, stages[-1].value
     drop = options.max_accuracy_drop
     if drop is None or before is None or after is None:
         return None
-    lost = before - after if _metric(given.graph, given) == "accuracy" else after - before
+    lost = (
+        before - after
+        if metric_of(given.graph, given.evaluation, given.model) == "accuracy"
+        else after - before
+    )
     if lost <= drop:
         return None
     return f"{ACCURACY}: {lost:.4f} lost and {drop:.4f} allowed"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from tinydeploy.finetune import TrainOptions
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Progress
+from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import INT8_RECIPE, Recipe
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Trainer:
         graph: Graph,
         epochs: int,
         calibration: tuple[list[Array], str],
-        ranges: Literal["running", "learned"],
+        how: QatOptions,
         rate: float,
         teacher: Graph | None,
         recipe: Recipe = INT8_RECIPE,
@@ -80,13 +81,14 @@ class Trainer:
 
         Args:
             calibration: samples and the name of the calibrator: where the ranges start.
+            how: what learns and how.
             rate: a share of the learning rate.
             recipe: which layer is quantized how.
         """
         from tinydeploy.finetune import finetune
-        from tinydeploy.quantize.qat import QatOptions, make_quantized_trainable
+        from tinydeploy.quantize.qat import make_quantized_trainable
 
-        trainable = make_quantized_trainable(graph, *calibration, QatOptions(ranges), recipe)
+        trainable = make_quantized_trainable(graph, *calibration, how, recipe)
         options = replace(
             self.options,
             epochs=epochs,

@@ -109,7 +109,7 @@ def test_learned_and_running_ranges_are_two_trainings() -> None:
     running, learned = (compressed(qat_epochs=1, qat_ranges=r) for r in ("running", "learned"))
     assert differ(running, learned)
     assert learned.to_json()["qat_ranges"] == "learned"
-    with pytest.raises(DeployError, match="no such quantization-aware training"):
+    with pytest.raises(DeployError, match="no ranges 'guessed'"):
         compressed(qat_epochs=1, qat_ranges="guessed")
 
 

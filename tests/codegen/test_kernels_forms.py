@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import math
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,8 +17,12 @@ from native import assert_equals_engine, needs_compiler, telling_inputs
 from tinydeploy.backends.c import project
 from tinydeploy.backends.c.project import ExportOptions, make_project
 from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.op import Site
+from tinydeploy.ir.show import form_text
 from tinydeploy.measure import Job
-from tinydeploy.plan import forms_dsp
+from tinydeploy.plan import forms_dsp, forms_trio
+from tinydeploy.plan.dsp import DspKernel
+from tinydeploy.plan.forms import Linear
 from tinydeploy.plan.select import Goal
 from tinydeploy.targets import load_target
 from tinydeploy.verification import verify
@@ -65,6 +71,30 @@ def test_dsp_kernels_as_plain_c(name: str, kind: str, seed: int, tmp_path: Path)
     assert_equals_engine(form_case(name, kind, 100 + seed), tmp_path)
 
 
+def unpacking_trios(op: Linear, site: Site) -> list[DspKernel]:
+    """Those that unpack, whatever flash their thresholds cost and the whole weights would save cycles."""
+    found = forms_trio.formed_trios(op, site)
+    return [replace(k, more_flash=0) for k in found if k.name.startswith(forms_trio.UNPACK)]
+
+
+@pytest.fixture
+def trio_as_plain_c(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same with the kernels of cores without a long multiplication."""
+    options = ExportOptions("net", "host", "balanced", "0" * 64, narrow=True)
+    monkeypatch.setitem(project.GOALS, "balanced", Goal(spare_bytes=1 << 20))
+    monkeypatch.setattr("tinydeploy.plan.kernels.formed_trios", unpacking_trios)
+    monkeypatch.setattr("native.project_of", lambda graph, n="net": make_project(graph, options))
+
+
+@needs_compiler
+@pytest.mark.usefixtures("trio_as_plain_c")
+@pytest.mark.parametrize("seed", seeds(0, 6))
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", FORMS)
+def test_narrow_kernels_as_plain_c(name: str, kind: str, seed: int, tmp_path: Path) -> None:
+    assert_equals_engine(form_case(name, kind, 600 + seed), tmp_path)
+
+
 @needs_compiler
 @pytest.mark.usefixtures("dsp_as_plain_c")
 @pytest.mark.parametrize("seed", seeds(0, 6))
@@ -77,7 +107,7 @@ def test_dsp_kernels_over_signs_as_plain_c(name: str, kind: str, seed: int, tmp_
 def proved(graph: Graph, core: str, compiler: str | None = None) -> None:
     """0 mismatches on an emulated core, integers only, any alignment, and the whole arena and no more."""
     described = load_target(core).core
-    options = ExportOptions("net", core, "balanced", "0" * 64, dsp=described.dsp)
+    options = ExportOptions("net", core, "balanced", "0" * 64, dsp=described.dsp, narrow=described.narrow)
     result = verify(Job(graph, options, described, compiler), core, telling_inputs(graph, samples=1), None)
     assert result.ok, (result.mismatches, result.measurement.faults, result.measurement.float_symbols)
     assert result.measurement.arena_touched == result.measurement.project.plan.arena_bytes
@@ -99,6 +129,7 @@ def on_cores() -> list[object]:
 @pytest.fixture
 def any_ram(monkeypatch: pytest.MonkeyPatch) -> None:
     """What RAM unpacked weights cost must not hide their kernels."""
+    monkeypatch.setattr("tinydeploy.plan.kernels.formed_trios", unpacking_trios)
     monkeypatch.setitem(project.GOALS, "balanced", Goal(spare_bytes=1 << 20, cycles_a_byte=math.inf))
 
 
@@ -147,4 +178,7 @@ def test_the_flash_of_a_layer_shrinks_with_its_bits(name: str, kind: str) -> Non
         (layer,) = made.model.layers
         outputs = graph.value(graph.outputs[0]).shape[-1]
         assert layer.choice.name in ("portable", *forms_dsp.NAMES)
+        (described,) = json.loads(made.files["manifest.json"])["layers"]
+        assert described["kernel"] == layer.code.kernel
+        assert described["form"] == form_text(weights.form)
         assert sum(c.bytes for c in layer.code.constants) <= weights.bytes * 10 / 9 + 12 * outputs

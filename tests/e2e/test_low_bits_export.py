@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import pytest
 from click.testing import CliRunner, Result
+from interpreters import run_micro
 from low_bit_cases import RECIPES, everywhere, network, samples
 from onnx_models import session
 from quantize_support import integers_of
@@ -27,7 +28,7 @@ from tinydeploy.ir.forms import Codebook, Packed, Planes, Signs
 from tinydeploy.ir.graph import Graph
 from tinydeploy.passes.pads import fold_pads
 from tinydeploy.quantize import QuantizeOptions, quantize
-from tinydeploy.quantize.recipe import Recipe, Treatment
+from tinydeploy.quantize.recipe import LayerRule, Recipe, Treatment
 from tinydeploy.quantize.schemes import Binary, KMeans, Linear
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -213,6 +214,21 @@ def test_tflite_holds_int4_weights_and_gives_them_back() -> None:
     x = integers_of(graph, samples(network(), 8, 9))
     assert np.array_equal(run(graph, x)[0], run(back, x)[0])
     assert {v.form for v in back.constants() if len(v.shape) == 4} == {Packed(4)}
+
+
+INT4_WHERE_MICRO_HAS_IT = {
+    "convolutions": Recipe((LayerRule("fully*", Treatment()),), Treatment(Linear(4))),
+    "fully connected, one scale": Recipe((LayerRule("fully*", Treatment(Linear(4, per_tensor=True))),)),
+}
+
+
+@pytest.mark.parametrize("name", INT4_WHERE_MICRO_HAS_IT)
+def test_tflite_micro_equals_the_engine_on_int4_weights(name: str) -> None:
+    graph = quantized(INT4_WHERE_MICRO_HAS_IT[name])
+    x = integers_of(graph, samples(network(), 16, 9))
+    (found,) = run_micro(write_tflite(graph), x)
+    (wanted,) = run(graph, x)
+    assert np.array_equal(np.asarray(found).reshape(wanted.shape), wanted)
 
 
 def test_litert_runs_int4_weights() -> None:

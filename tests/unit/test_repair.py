@@ -31,7 +31,7 @@ from tinydeploy.quantize import Range, calibrate, layer_errors, quantize
 from tinydeploy.repair import correct_biases, correct_biases_analytically, equalize
 from tinydeploy.repair.bias import mean_error
 from tinydeploy.repair.equalize import pairs
-from tinydeploy.repair.moments import Moments, channel_moments, clipped_normal
+from tinydeploy.repair.moments import Moments, activation_moments, clipped_normal
 from tinydeploy.repair.walk import Step, walk
 
 RELU = Activation.RELU
@@ -203,11 +203,21 @@ def test_computed_means_are_near_measured_ones() -> None:
     z = mean(b, x=add(b, inputs=[x, y]))
     graph = b.graph(fully_connected(b, x=z, outputs=4))
     inputs = random_inputs(graph, 200)
-    moments = channel_moments(graph, inputs)
+    moments = activation_moments(graph, inputs)
     for name, array in run_all(graph, inputs).items():
         rows = array.reshape(-1, array.shape[-1]).astype(np.float64)
         spread = float(rows.std()) + 1e-3
-        assert np.abs(moments[name].mean - rows.mean(axis=0)).max() < 0.1 * spread, name
+        means = moments[name].mean.reshape(-1, array.shape[-1]).mean(axis=0)
+        assert np.abs(means - rows.mean(axis=0)).max() < 0.1 * spread, name
+
+
+def test_computed_means_hold_at_the_border_and_for_uneven_images() -> None:
+    b = GraphBuilder(11, is_float=True)
+    graph = b.graph(conv_2d(b, shape=(1, 6, 4, 2), outputs=3, kernel=(5, 3)))
+    inputs = random_inputs(graph, 50)
+    inputs[0] += np.arange(4, dtype=np.float32)[:, None] ** 2
+    found = activation_moments(graph, inputs)[graph.outputs[0]]
+    assert found.mean == pytest.approx(run(graph, inputs)[0].mean(axis=0), abs=1e-3)
 
 
 def test_analytic_correction_takes_the_error_of_the_weights_out() -> None:

@@ -72,7 +72,7 @@ def test_two_bit_symmetric_integers_and_their_straight_through_gradient() -> Non
     two = Linear(2, fitting="max").fit(w)
     assert two.lower(two.scales).rows.tolist() == [[-1, 1, 0, 1]]
     torch = pytest.importorskip("torch")
-    from tinydeploy.quantize.simulation import straight_through
+    from tinydeploy.quantize.methods.straight import straight_through
 
     x = torch.tensor(w, dtype=torch.float32, requires_grad=True)
     y = straight_through(Linear(2, fitting="max"), x, 0)

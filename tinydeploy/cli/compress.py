@@ -38,11 +38,21 @@ def _layer_ratios(
 @click.option(
     "-o", "--output", "folder", required=True, help="Folder for model.onnx, model.tflite, report.json."
 )
-@click.option("--bits", metavar="W[:A]", help="Bits of weights and activations, 2 to 8 each, such as 4:8.")
+@click.option(
+    "--bits",
+    metavar="W[:A]",
+    help="Bits of weights and activations, 2 to 8 each, such as 4:8; auto chooses those of each layer's"
+    " weights by --max-accuracy-drop or --bits-budget.",
+)
+@click.option(
+    "--bits-budget",
+    help="With --bits auto: flash=64k, ram=24k or latency=20ms on the target, or a share of what eight bits"
+    " take, such as flash=60%.",
+)
 @click.option(
     "--scheme",
     metavar="NAME[:N]",
-    help="Of the weights: linear:2..8, codebook:1..7, binary, ternary or abc:1..8.",
+    help="Of the weights: linear:2..8, codebook:1..7, dynamic:2..7, binary, ternary, ttq or abc:1..8.",
 )
 @click.option("--recipe", help="A .toml file with bits and schemes by layer.")
 @click.option(
@@ -141,10 +151,31 @@ def _layer_ratios(
 @click.option("--augment", help="package.module:function(x, generator), applied to every batch.")
 @click.option(
     "--qat-ranges",
-    type=click.Choice(["running", "learned"]),
-    default="running",
-    show_default=True,
-    help="Activation ranges in quantization-aware training: averages, or parameters that are learned.",
+    type=click.Choice(["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log"]),
+    help="Activations in quantization-aware training: running averages of their ends (the default), ends that"
+    " are learned, a learned step (lsq), a learned clip (pact), or the step of a rectified Gaussian (hwgq;"
+    " -plain and -log have other gradients).",
+)
+@click.option(
+    "--qat-weights",
+    type=click.Choice(["straight", "lsq"]),
+    help="Linear weights there: scales of every batch (straight, the default), or learned ones (lsq).",
+)
+@click.option(
+    "--qat-rounding",
+    type=click.Choice(["nearest", "stochastic"]),
+    help="Of weights and activations there: nearest (the default), or at random in proportion.",
+)
+@click.option(
+    "--qat-bits-from",
+    type=click.IntRange(3, 8),
+    help="Start there with so many bits and go down by two in the first half of the epochs.",
+)
+@click.option(
+    "--qat-signs",
+    type=click.Choice(["wide", "hardtanh", "relu", "polynomial"]),
+    help="Gradient of signs there: 1 within twice (wide, the default) or once the levels (hardtanh), above"
+    " the lower one (relu), or 2 - 2|u| (polynomial).",
 )
 @click.option(
     "--batch-norm/--no-batch-norm",

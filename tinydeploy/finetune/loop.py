@@ -95,27 +95,29 @@ class _Run:
         import torch  # noqa: PLC0415  # heavy, and an optional extra
 
         options, module = self.options, self.module
-        if options.batch_norm:
-            self._normalize()
-        mark = checkpoint.fingerprint(module, self.x, self.y, options)
-        module.to(self.device)
-        if self.teacher is not None:
-            self.teacher.to(self.device).eval()
-        optimizer = _optimizer(module, options)
         history: list[Epoch] = []
-        if options.checkpoint is not None:
-            history = checkpoint.load(options.checkpoint, module, optimizer, mark)
-        resumed = len(history)
-        started = time.monotonic()
-        # The user's hooks may draw from the global generator: seeded for them, and put back afterwards.
+        # Hooks and rounding may draw from the global generator: seeded for them, and put back afterwards.
         with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            if options.batch_norm:
+                self._normalize()
+            mark = checkpoint.fingerprint(module, self.x, self.y, options)
+            module.to(self.device)
+            if self.teacher is not None:
+                self.teacher.to(self.device).eval()
+            optimizer = _optimizer(module, options)
+            if options.checkpoint is not None:
+                history = checkpoint.load(options.checkpoint, module, optimizer, mark)
+            resumed = len(history)
+            started = time.monotonic()
             for number in range(resumed, options.epochs):
                 history.append(self._epoch(optimizer, number, started, resumed))
                 if options.checkpoint is not None:
                     checkpoint.save(options.checkpoint, module, optimizer, history, mark)
-        if module.norms and options.epochs:
-            with self._precision():
-                module.settle(self._settling())
+            if module.norms and options.epochs:
+                torch.manual_seed(options.seed)
+                with self._precision():
+                    module.settle(self._settling())
         module.to("cpu").eval()
         return TrainResult(tuple(history), resumed, str(self.device))
 
@@ -156,6 +158,8 @@ class _Run:
         import torch  # noqa: PLC0415
 
         self.module.train()
+        if self.module.simulation is not None:
+            self.module.simulation.begin_epoch(number, self.options.epochs)
         seed = self.options.seed * 1_000_003 + number
         torch.manual_seed(seed)
         generator = torch.Generator().manual_seed(seed)
@@ -197,6 +201,9 @@ class _Run:
             raise DeployError(
                 f"the loss became {value}", where="training", hint="lower the learning rate, or set clip_norm"
             )
+        penalty = None if self.module.simulation is None else self.module.simulation.penalty()
+        if penalty is not None:
+            loss = loss + penalty
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch leaves it without types
         if self.options.clip_norm is not None:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.options.clip_norm)

@@ -21,6 +21,7 @@ _PLANES, _PLANES_ROW = 2.0, 1.6
 _TAPS, _TAPS_BY_PIXEL = 7.0, 9.0
 _SIGNS, _SIGNS_OUTPUT, _SIGNS_INPUT = 10.0, 25.0, 1.5
 _WIDE = 1.2
+_RULE = 40.0
 _UNPACK, _UNPACK_TABLE = 3.0, 6.0
 _ADD = 10.3
 _TRIO, _TRIO_OUTPUT, _TRIO_INPUT = 2.6, 35.0, 8.0
@@ -64,6 +65,11 @@ def unpack_cycles(weights: int, *, by_table: bool) -> int:
 def wide_cycles(macs: int, outputs: int, inputs: int) -> int:
     """Of a kernel with weights of 16 bits in working memory."""
     return round(_WIDE * macs + _DOT_OUTPUT * outputs + _DOT_INPUT * inputs)
+
+
+def rule_cycles(outputs: int) -> int:
+    """Of the double-rounding rule beyond that of thresholds, without a long multiplication."""
+    return round(_RULE * outputs)
 
 
 def signs_cycles(words: int, outputs: int, packed: int) -> int:

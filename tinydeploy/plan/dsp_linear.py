@@ -17,8 +17,8 @@ from tinydeploy.numerics import INT32_MAX
 from tinydeploy.ops import Conv2D, FullyConnected
 from tinydeploy.ops.linear import LinearParameters
 
-CLAMPED, TIES, ANY = 0, 1, 2
-WAY_NAMES = ("TD_DSP_CLAMPED", "TD_DSP_TIES", "TD_DSP_ANY")
+CLAMPED, TIES, ANY, MIXED = 0, 1, 2, 3
+WAY_NAMES = ("TD_DSP_CLAMPED", "TD_DSP_TIES", "TD_DSP_ANY", "TD_DSP_MIXED")
 """The ways of td_kernels_dsp.h."""
 
 DOUBLING_BOUND = 2**30
@@ -36,7 +36,7 @@ class DspScales:
     take them.
 
     Attributes:
-        way: TD_DSP_CLAMPED, TD_DSP_TIES or TD_DSP_ANY.
+        way: CLAMPED, TIES, ANY or MIXED.
         weights: (outputs, depth), zeros for a constant channel unless they stay as stored.
         bias: folded bias, likewise.
         multiplier, offset, shift: per output channel.
@@ -94,7 +94,10 @@ def dsp_scales(
         if (np.abs(offset) + bounds).max() <= INT32_MAX - 1:
             way = CLAMPED if r.low >= r.zero_point else TIES
             return DspScales(way, w, bias, multipliers, offset, shift, target, bounds)
-    return DspScales(ANY, w, bias, multipliers, target, np.where(live, exponent, 0), target, bounds)
+    doubled = (bounds << np.where(live, np.maximum(exponent, 0), 0)).max(initial=0) < DOUBLING_BOUND
+    return DspScales(
+        MIXED if doubled else ANY, w, bias, multipliers, target, np.where(live, exponent, 0), target, bounds
+    )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from tinydeploy.plan import dsp, trio
 from tinydeploy.plan.cost import portable_cycles
 from tinydeploy.plan.forms import Linear, formed_scratch, stored_form
 from tinydeploy.plan.forms_dsp import formed_kernels
+from tinydeploy.plan.forms_trio import formed_trios
 from tinydeploy.plan.measured import KernelCost
 from tinydeploy.plan.scratch import scratch_bytes
 from tinydeploy.plan.signs import signs_kernels
@@ -70,16 +71,17 @@ def candidates(op: Op, site: Site, *, has_dsp: bool, narrow: bool = False) -> tu
     """
     if stored_form(op, site) is not None:
         assert isinstance(op, Linear)
-        return _formed_candidates(op, site, has_dsp=has_dsp)
+        return _formed_candidates(op, site, has_dsp=has_dsp, narrow=narrow)
     fast = dsp.kernels_for(op, site) if has_dsp else trio.kernels_for(op, site) if narrow else []
     cycles = portable_cycles(op, site, narrow=narrow)
     portable = KernelChoice(PORTABLE, scratch_bytes(op, site), op.in_place, cycles=cycles)
     return (*_sorted(op, fast), portable)
 
 
-def _formed_candidates(op: Linear, site: Site, *, has_dsp: bool) -> tuple[KernelChoice, ...]:
+def _formed_candidates(op: Linear, site: Site, *, has_dsp: bool, narrow: bool) -> tuple[KernelChoice, ...]:
     """The same for a layer whose weights are stored in fewer than eight bits."""
-    fast = [*signs_kernels(op, site), *(formed_kernels(op, site) if has_dsp else [])]
+    fast = formed_kernels(op, site) if has_dsp else formed_trios(op, site) if narrow else []
+    fast = [*signs_kernels(op, site), *fast]
     portable = KernelChoice(PORTABLE, formed_scratch(op, site), cycles=portable_cycles(op, site))
     return (*_sorted(op, fast), portable)
 

@@ -62,7 +62,7 @@ def levels(weights: Int64Array, p: LinearParameters, zero_point: int) -> Levels:
     reach = max(127 - zero_point, zero_point + 128)
     least, most = p.bias - magnitude * reach, p.bias + magnitude * reach
     if max(np.abs(least).max(), np.abs(most).max()) >= _BOUND:
-        return _rule(p)
+        return rule(p)
     first = r.apply_wide(least)
     count = r.apply_wide(most) - first
     thresholds = _thresholds(r, first, least, most)
@@ -71,7 +71,7 @@ def levels(weights: Int64Array, p: LinearParameters, zero_point: int) -> Levels:
     u = np.where(reached, thresholds - base, 0)
     fraction = min(_MOST_FRACTION, 32 - int(u.max()).bit_length())
     if fraction < _LEAST_FRACTION:
-        return _rule(p)
+        return rule(p)
     bias, top = p.folded_bias.astype(np.int64) - base, u.max(axis=0)
     shift = -np.resize(np.array(r.exponents, np.int64), len(first))
     unit = np.where((shift > 0) & (shift <= _LEVEL_BITS), 1 << np.clip(_LEVEL_BITS - shift, 0, 31), 0)
@@ -84,10 +84,11 @@ def levels(weights: Int64Array, p: LinearParameters, zero_point: int) -> Levels:
             columns = [bias, top, high, low, (add + (first << _LEVEL_BITS)) & 0xFFFFFFFF]
             columns += [line.zero, -step] if way == TIES else []
             return Levels(way, fraction, np.stack(columns, axis=1))
-    return _rule(p)
+    return rule(p)
 
 
-def _rule(p: LinearParameters) -> Levels:
+def rule(p: LinearParameters) -> Levels:
+    """Bias, multiplier and shift, for the kernel to compute the rule itself."""
     r, bias = p.requantization, p.folded_bias.astype(np.int64)
     scales = (np.resize(np.array(v, np.int64), len(bias)) for v in (r.mantissas, r.exponents))
     return Levels(ANY, 0, np.stack([bias, *scales], axis=1))

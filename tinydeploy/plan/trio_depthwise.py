@@ -10,7 +10,7 @@ import numpy.typing as npt
 from tinydeploy.ir.op import Site
 from tinydeploy.ops import DepthwiseConv2D
 from tinydeploy.plan.dsp_linear import wrapped
-from tinydeploy.plan.levels import Levels, levels
+from tinydeploy.plan.levels import Levels, levels, rule
 from tinydeploy.plan.trio_linear import fits_trio, less, packed
 
 _LANES = 3
@@ -30,13 +30,18 @@ class TrioDepthwise:
     stream: npt.NDArray[np.int32]
 
 
-def trio_depthwise(op: DepthwiseConv2D, site: Site) -> TrioDepthwise | None:
-    """The constants of a layer without a multiplier; None where no proof holds."""
+def trio_depthwise(op: DepthwiseConv2D, site: Site, *, by_rule: bool = False) -> TrioDepthwise | None:
+    """The constants of a layer without a multiplier; None where no proof holds.
+
+    Args:
+        by_rule: see `trio_dot`.
+    """
     channels = site.input(0).shape[3]
     if op.multiplier(site) != 1:
         return None
     weights = site.input(1).array.astype(np.int64).reshape(-1, channels).T
-    found = levels(weights, op.parameters(site), site.input(0).quant.zero_point)
+    p = op.parameters(site)
+    found = rule(p) if by_rule else levels(weights, p, site.input(0).quant.zero_point)
     if not fits_trio(weights):
         return None
     taps = weights.shape[1]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from tinydeploy.ir.op import Site
 from tinydeploy.ops import Conv2D, FullyConnected
 from tinydeploy.plan.dsp_linear import wrapped
-from tinydeploy.plan.levels import Levels, levels
+from tinydeploy.plan.levels import Levels, levels, rule
 
 Int64Array = npt.NDArray[np.int64]
 
@@ -48,11 +48,16 @@ class TrioDot:
         return 16 * self.steps * self.segments
 
 
-def trio_dot(op: Conv2D | FullyConnected, site: Site) -> TrioDot:
-    """The constants of a convolution without groups or a fully connected layer."""
+def trio_dot(op: Conv2D | FullyConnected, site: Site, *, by_rule: bool = False) -> TrioDot:
+    """The constants of a convolution without groups or a fully connected layer.
+
+    Args:
+        by_rule: outputs by the rule itself, with the fewest constants, and not by thresholds.
+    """
     array = site.input(1).array.astype(np.int64)
     weights = array.reshape(array.shape[0], -1)
-    found = levels(weights, op.parameters(site), site.input(0).quant.zero_point)
+    p = op.parameters(site)
+    found = rule(p) if by_rule else levels(weights, p, site.input(0).quant.zero_point)
     outputs, depth = weights.shape
     steps, segments = _segments(weights)
     padded = np.zeros((outputs, steps * segments), np.int64)

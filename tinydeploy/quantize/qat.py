@@ -8,41 +8,19 @@ engine on the result, so what is evaluated is what is deployed, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.calibrate import calibrate
+from tinydeploy.quantize.qat_options import WATCHED, QatOptions
 from tinydeploy.quantize.recipe import INT8_RECIPE, Recipe
 from tinydeploy.quantize.scales import Range
 from tinydeploy.trainable import make_trainable, require_torch
 
 if TYPE_CHECKING:
     from tinydeploy.trainable.module import Trainable
-
-
-@dataclass(frozen=True)
-class QatOptions:
-    """How activation ranges follow the training.
-
-    Attributes:
-        ranges: `running` averages the least and the greatest number of each batch; `learned` makes the ends
-            of each range parameters.
-        momentum: the share of a batch in the running average.
-        weights_only: leave activations of eight bits float while training, which an epoch of few-bit weights
-            gains a third by; their ranges still follow, observed in one batch of `WATCHED`.
-    """
-
-    ranges: Literal["running", "learned"] = "running"
-    momentum: float = 0.01
-    weights_only: bool = False
-
-
-WATCHED = 16
-"""Batches of which one is observed where activations are not simulated."""
 
 
 def prepare_qat(
@@ -57,6 +35,7 @@ def prepare_qat(
         ranges: where activation ranges start: one per graph input and node output, as `calibrate` gives them.
         recipe: which layer in how many bits and by which scheme; layers that read signs have SIGN in front
             already, see `binarize`.
+        options: those of the recipe by default.
 
     Raises:
         DeployError: an op without a quantization rule, or options that make no sense.
@@ -64,12 +43,12 @@ def prepare_qat(
     """
     require_torch("quantization-aware training")
     from tinydeploy.quantize.simulation import QuantizationSimulation  # noqa: PLC0415  # loads PyTorch
+    from tinydeploy.trainable.surrogates import SURROGATES  # noqa: PLC0415
 
-    options = options or QatOptions()
-    sound = options.ranges == "running" or (options.ranges == "learned" and not options.weights_only)
-    if not sound or not 0.0 < options.momentum <= 1.0:
-        raise DeployError(f"there is no such quantization-aware training: {options}")
+    options = options or recipe.training
+    options.check()
     trainable.simulation = QuantizationSimulation(trainable.graph, ranges, options, recipe)
+    trainable.surrogate = SURROGATES[options.signs]
 
 
 def make_quantized_trainable(
@@ -96,3 +75,6 @@ def make_quantized_trainable(
     trainable = make_trainable(graph)
     prepare_qat(trainable, calibrate(graph, inputs, calibration, recipe.assign(graph).bits), options, recipe)
     return trainable
+
+
+__all__ = ["WATCHED", "QatOptions", "make_quantized_trainable", "prepare_qat"]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+import glob
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ops import DepthwiseConv2D
+from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.rules import rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, Activations
 from tinydeploy.quantize.schemes import INT8, Linear, Scheme
@@ -54,6 +56,7 @@ class Recipe:
         ends: whether the default holds for the first layers, the last ones and depthwise ones too; else
             these stay linear. Their few weights save little and cost most of the accuracy.
         depthwise: of depthwise layers then; the first and the last ones stay int8.
+        training: how quantization-aware training learns it.
     """
 
     rules: tuple[LayerRule, ...] = ()
@@ -61,6 +64,7 @@ class Recipe:
     ends: bool = True
     depthwise: Treatment = INT8_TREATMENT
     where: str = "--recipe"
+    training: QatOptions = field(default_factory=QatOptions)
 
     @property
     def label(self) -> str:
@@ -72,6 +76,16 @@ class Recipe:
             return d.weights.name
         bits = (d.weights.bits, d.activations.bits)
         return "int8" if bits == (8, 8) else f"{bits[0]}:{bits[1]}"
+
+    def with_weights(self, graph: Graph, schemes: Mapping[str, Scheme]) -> Recipe:
+        """The same with other schemes for some layers, by name; each keeps the rest of its treatment."""
+        assigned = self.assign(graph)
+        made = tuple(
+            LayerRule(glob.escape(node.name), replace(assigned.of(node), weights=schemes[node.name]))
+            for node in graph.nodes
+            if node.name in schemes
+        )
+        return replace(self, rules=made + self.rules)
 
     def assign(self, graph: Graph) -> Assignment:
         """The treatment of each node of a float graph.

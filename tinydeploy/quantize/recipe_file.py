@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, get_args
 
 from tinydeploy.errors import DeployError
+from tinydeploy.quantize.qat_options import (
+    EXPORTABLE_RANGES,
+    QatOptions,
+    Rounding,
+    SignGradient,
+    WeightSteps,
+)
 from tinydeploy.quantize.recipe import INT8_RECIPE, LayerRule, Recipe, Treatment
 from tinydeploy.quantize.scales import Activations
 from tinydeploy.quantize.schemes import SCHEMES, Kind, Linear, parse_scheme
@@ -49,23 +57,42 @@ def parse_bits(text: str, where: str = "--bits") -> tuple[int, int]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """The recipe of a TOML file: an array `layers` with a pattern `name` each, and a table `default`.
+    """The recipe of a TOML file: an array `layers`, with a pattern `name` each, and two tables, `default` for
+    all other layers and `training` for how quantization-aware training learns.
 
     Raises:
         DeployError: naming file, key, fact and what is allowed.
     """
     table = read_toml(path, "docs/low_bits.md shows a whole recipe")
-    table.check_keys((), ("layers", "default"))
+    table.check_keys((), ("layers", "default", "training"))
     rules = table.tables("layers", _RULES_MAX) if "layers" in table else []
     for rule in rules:
         rule.check_keys(("name",), _TREATMENT)
     made = tuple(LayerRule(rule.text("name"), _treatment(rule, path)[0]) for rule in rules)
+    training = _training(table.table("training")) if "training" in table else QatOptions()
     if "default" not in table:
-        return Recipe(made, where=str(path))
+        return Recipe(made, where=str(path), training=training)
     inner = table.table("default")
     inner.check_keys((), _TREATMENT)
     default, kind = _treatment(inner, path)
-    return Recipe(made, default, kind.ends, _depthwise(kind), str(path))
+    return Recipe(made, default, kind.ends, _depthwise(kind), str(path), training)
+
+
+def _training(table: Table) -> QatOptions:
+    """How quantization-aware training learns, as far as the table says it."""
+    table.check_keys((), ("ranges", "weights", "rounding", "bits_from", "signs"))
+    given: dict[str, Any] = {}
+    for key, allowed in (
+        ("ranges", EXPORTABLE_RANGES),
+        ("weights", get_args(WeightSteps)),
+        ("rounding", get_args(Rounding)),
+        ("signs", get_args(SignGradient)),
+    ):
+        if key in table:
+            given[key] = table.choice(key, allowed)
+    if "bits_from" in table:
+        given["bits_from"] = table.integer("bits_from", 3, 8)
+    return QatOptions(**given)
 
 
 def _depthwise(kind: Kind) -> Treatment:

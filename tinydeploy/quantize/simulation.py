@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -15,23 +15,33 @@ from tinydeploy.engine import run
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array
 from tinydeploy.ops.quantize import dequantize_array, quantize_array
+from tinydeploy.quantize.methods.base import (
+    ROUNDINGS,
+    Round,
+    WeightMethod,
+    straight,
+    to_nearest,
+)
+from tinydeploy.quantize.methods.choose import activation_method, ceilings, weight_method
 from tinydeploy.quantize.ptq import quantize_with_ranges
-from tinydeploy.quantize.qat import WATCHED, QatOptions
+from tinydeploy.quantize.qat_options import WATCHED, QatOptions, bits_at
 from tinydeploy.quantize.recipe import Recipe, linear_nodes
 from tinydeploy.quantize.rules import Tie, rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, LEVELS, MIN_SCALE, Activations, Range
-from tinydeploy.quantize.schemes import INT8, Scheme, folded
-from tinydeploy.quantize.schemes.base import unfolded
+from tinydeploy.quantize.schemes import INT8, Scheme
+from tinydeploy.quantize.schemes.learned import Scaled
 from tinydeploy.quantize.ties import Group, group_tensors
+from tinydeploy.trainable.module import Factors
 
 
 class QuantizationSimulation(nn.Module):
-    """The `Simulation` of a recipe: weights by their schemes, activations per group of tensors.
+    """The `Simulation` of a recipe: weights by their methods, activations per group of tensors.
 
     Biases are left as they are: int32 at S_in * S_w is hundreds of times finer than the output's scale.
 
     Attributes:
-        lows, highs: the ends of each group's range, shape (groups,); running or learned.
+        lows, highs: the ends of each group's range, shape (groups,); running or learned. A group that has a
+            method of its own leaves them as they are.
         passes: how many batches were seen.
     """
 
@@ -50,6 +60,7 @@ class QuantizationSimulation(nn.Module):
         numbers = {id(g): i for i, g in enumerate(free)}
         self._group = {name: numbers[id(g)] for name, g in groups.items() if g.fixed is None}
         self._how = [g.how for g in free]
+        self._bits = [g.how.bits for g in free]
         self._fixed = {name: g.fixed for name, g in groups.items() if g.fixed is not None}
         self._copies = {
             n.outputs[0]
@@ -59,6 +70,13 @@ class QuantizationSimulation(nn.Module):
         }
         self._weights_axis = {n.name: rule_of(graph, n).weights_axis for n in graph.nodes}
         self._schemes = {n.name: assigned.of(n).weights for n in linear_nodes(graph)}
+        self._weights = _weight_methods(graph, self._schemes, options)
+        highest = ceilings(graph, ranges, assigned.activations)
+        found = (activation_method(g, graph, highest[g.members[0]], options) for g in free)
+        self._activations = {i: m for i, m in enumerate(found) if m is not None}
+        # Files hold what is learned under short names: those of layers may have dots.
+        self.weight_methods = nn.ModuleList(self._weights.values())
+        self.activation_methods = nn.ModuleList(self._activations.values())
         # Observing ends with the last activation of a pass.
         self._last = graph.nodes[-1].outputs[0] if graph.nodes else ""
         for name, ends in (("lows", [g.span.low for g in free]), ("highs", [g.span.high for g in free])):
@@ -84,7 +102,11 @@ class QuantizationSimulation(nn.Module):
     def ranges(self) -> dict[str, Range]:
         """The range of each tensor that flows, as `quantize_with_ranges` takes them."""
         lows, highs = self.lows.detach().cpu().tolist(), self.highs.detach().cpu().tolist()
-        result = {name: Range.of(min(lows[i], 0.0), max(highs[i], 0.0)) for name, i in self._group.items()}
+        own = {i: method.range() for i, method in self._activations.items()}
+        result = {
+            name: own.get(i) or Range.of(min(lows[i], 0.0), max(highs[i], 0.0))
+            for name, i in self._group.items()
+        }
         for name, quant in self._fixed.items():
             low = (-128 - quant.zero_point) * quant.scale
             result[name] = Range.of(low, low + LEVELS * quant.scale)
@@ -98,13 +120,22 @@ class QuantizationSimulation(nn.Module):
             return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, -128, 127)
         if index != 1:
             return x
-        scheme = self._schemes[node.name]
-        if scheme != INT8:
-            return straight_through(scheme, x, axis)
-        others = [a for a in range(x.ndim) if a != axis]
-        scales = (x.detach().abs().amax(dim=others) / 127).clamp_min(MIN_SCALE)
-        zeros = torch.zeros_like(scales, dtype=torch.int32)
-        return torch.fake_quantize_per_channel_affine(x, scales, zeros, axis, -127, 127)
+        result: Tensor = self._weights[node.name](x)
+        return result
+
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        def bits(target: int) -> int:
+            return bits_at(target, self._options.bits_from, number, epochs)
+
+        self._bits = [bits(how.bits) for how in self._how]
+        for weights in self._weights.values():
+            weights.set_bits(bits)
+        for activations in self._activations.values():
+            activations.set_bits(bits)
+
+    def penalty(self) -> Tensor | None:
+        found = [p for p in (m.penalty() for m in self._activations.values()) if p is not None]
+        return torch.stack(found).sum() if found else None
 
     def activation(self, name: str, x: Tensor) -> Tensor:
         result = self._activation(name, x)
@@ -120,14 +151,24 @@ class QuantizationSimulation(nn.Module):
             quant = self._fixed[name]
             return torch.fake_quantize_per_tensor_affine(x, quant.scale, quant.zero_point, -128, 127)
         number = self._group[name]
+        if number in self._activations:
+            own: Tensor = self._activations[number](x)
+            return own
+        return self._in_range(number, x)
+
+    def _in_range(self, number: int, x: Tensor) -> Tensor:
+        """On the grid of a range that runs or is learned."""
+        how = replace(self._how[number], bits=self._bits[number])
         if self._options.ranges == "learned":
-            return _learned(x, self.lows[number], self.highs[number], self._how[number])
+            return _learned(x, self.lows[number], self.highs[number], how)
         if self.training and int(self.passes) % self._every == 0:
             self._observe(number, x.detach())
-        how = self._how[number]
-        if self._options.weights_only and how.bits == 8:
+        if self._options.weights_only and self._how[number].bits == 8:
             return x
         scale, zero_point = _parameters(self.lows[number], self.highs[number], how)
+        rounding = ROUNDINGS[self._options.rounding]
+        if self.training and rounding is not to_nearest:
+            return _rounded(x, scale, zero_point, how, rounding)
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *how.limits)
 
     def _observe(self, number: int, x: Tensor) -> None:
@@ -146,11 +187,18 @@ class QuantizationSimulation(nn.Module):
             self.highs[number].lerp_(high.clamp_min(0.0), share)
         self._seen = {}
 
-    def lower(self, graph: Graph) -> Graph:
-        return quantize_with_ranges(graph, self.ranges(), self._recipe)
+    def lower(self, graph: Graph, factors: Factors) -> Graph:
+        schemes: dict[str, Scheme] = {}
+        for name, method in self._weights.items():
+            scheme = method.scheme()
+            if method.unfolded and name in factors:
+                scheme = Scaled(scheme, tuple(factors[name].detach().cpu().double().tolist()))
+            if scheme != self._schemes[name]:
+                schemes[name] = scheme
+        return quantize_with_ranges(graph, self.ranges(), self._recipe.with_weights(graph, schemes))
 
-    def evaluate(self, graph: Graph, inputs: Sequence[Array]) -> tuple[Array, ...]:
-        lowered = self.lower(graph)
+    def evaluate(self, graph: Graph, factors: Factors, inputs: Sequence[Array]) -> tuple[Array, ...]:
+        lowered = self.lower(graph, factors)
         values = [lowered.value(name) for name in lowered.inputs]
         integers = [quantize_array(x, v.quant, v.dtype) for x, v in zip(inputs, values, strict=True)]
         outputs = run(lowered, integers)
@@ -168,18 +216,27 @@ def _distinct(groups: Iterable[Group]) -> list[Group]:
     return list(found.values())
 
 
-def straight_through(scheme: Scheme, weights: Tensor, axis: int) -> Tensor:
-    """The real numbers that the scheme's integers stand for, by the code that lowers them.
+def _weight_methods(
+    graph: Graph, schemes: Mapping[str, Scheme], options: QatOptions
+) -> dict[str, WeightMethod]:
+    """By layer; layers that share weights share the method too."""
+    shared: dict[tuple[str, int, Scheme], WeightMethod] = {}
+    found = {}
+    for node in linear_nodes(graph):
+        axis, name, scheme = rule_of(graph, node).weights_axis, str(node.inputs[1]), schemes[node.name]
+        assert axis is not None
+        key = (name, axis, scheme)
+        if key not in shared:
+            shared[key] = weight_method(scheme, graph.value(name).array, axis, options)
+        found[node.name] = shared[key]
+    return found
 
-    The gradient passes as if nothing had happened. Source: Bengio et al., "Estimating or Propagating
-    Gradients Through Stochastic Neurons", 2013, section 4.
-    """
-    array = weights.detach().cpu().numpy()
-    fitted = scheme.fit(folded(array, axis))
-    scales = np.maximum(fitted.scales, MIN_SCALE)
-    real = fitted.lower(scales).rows * scales[:, None]
-    data = unfolded(real.astype(np.float32), array.shape, axis)
-    return weights + (torch.from_numpy(data).to(weights.device) - weights).detach()
+
+def _rounded(x: Tensor, scale: Tensor, zero_point: Tensor, how: Activations, rounding: Round) -> Tensor:
+    """On the grid of a range, with the gradient of what lies within it."""
+    low, high = (scale * (limit - zero_point) for limit in how.limits)
+    inside = x.clamp(low, high)
+    return straight(rounding((inside / scale).detach()) * scale, inside)
 
 
 def _parameters(low: Tensor, high: Tensor, how: Activations) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array, Quantization, Value, constant
 from tinydeploy.numerics import INT32_MAX
 from tinydeploy.passes.twin import real_constant
-from tinydeploy.repair.moments import Moments, channel_moments, output_means
+from tinydeploy.repair.moments import Moments, activation_moments
 from tinydeploy.repair.walk import Step, walk
 
 
@@ -41,14 +41,13 @@ def correct_biases(real: Graph, integer: Graph, inputs: Sequence[Array]) -> Grap
 def correct_biases_analytically(real: Graph, integer: Graph, inputs: Sequence[Array]) -> Graph:
     """Takes `(W_q - W) E[x]` out of each bias, with the means E[x] of the layers' inputs computed.
 
-    Only the mean and the variance of each channel of the network's input are measured; those of every tensor
-    behind it follow by `channel_moments`. Layers whose input has none stay as they are. The border of padded
-    images is counted as if it were inside.
+    Only mean and variance of each element of the network's input are measured; those of every tensor behind
+    it follow by `activation_moments`. Layers whose input has none stay as they are.
 
     Args:
         inputs: as for `correct_biases`.
     """
-    moments = channel_moments(real, inputs)
+    moments = activation_moments(real, inputs)
 
     def change(step: Step) -> tuple[Value, ...]:
         known = moments.get(str(step.real.inputs[0]))
@@ -74,9 +73,10 @@ def mean_error(step: Step) -> Array:
 
 
 def _expected_error(step: Step, moments: Moments) -> Array:
-    weights = step.site.input(1)
-    wrong = real_constant(step.integer_site.input(1)).astype(np.float64) - weights.array
-    return output_means(step.real.op, wrong, moments.mean)
+    wrong = real_constant(step.integer_site.input(1)).astype(np.float64) - step.site.input(1).array
+    error = step.output(moments.mean[np.newaxis].astype(np.float32), wrong.astype(np.float32), None)
+    mean: Array = error.reshape(-1, error.shape[-1]).mean(axis=0, dtype=np.float64)
+    return mean
 
 
 def _shifted(step: Step, shift: Array) -> Value:

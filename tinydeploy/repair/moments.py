@@ -1,4 +1,4 @@
-"""Mean and variance of every channel of a network, computed from those of its input: no data behind that.
+"""Mean and variance of every activation of a network, computed from those of its input: no data behind that.
 
 Outputs of layers with weights are taken for normal, as in M. Nagel et al., "Data-Free Quantization Through
 Weight Equalization and Bias Correction" (ICCV 2019), section 4.2.1; what a clamp makes of them is the clipped
@@ -9,13 +9,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 
 from tinydeploy import ops
 from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array
+from tinydeploy.ir.verify import site_of
+from tinydeploy.ops import Activation
 from tinydeploy.quantize.rules import RULES, fused
 
 _erf = np.vectorize(math.erf, otypes=[np.float64])
@@ -23,10 +27,10 @@ _erf = np.vectorize(math.erf, otypes=[np.float64])
 
 @dataclass(frozen=True)
 class Moments:
-    """By channel, float64 (channels,).
+    """Of each element of a tensor, float64, of the tensor's shape.
 
     Attributes:
-        mean, variance: over samples and pixels.
+        mean, variance: over samples.
     """
 
     mean: Array
@@ -53,11 +57,12 @@ def clipped_normal(moments: Moments, low: float | None, high: float | None) -> M
     return Moments(mean, np.maximum(power - mean**2, 0.0))
 
 
-def channel_moments(graph: Graph, inputs: Sequence[Array]) -> dict[str, Moments]:
+def activation_moments(graph: Graph, inputs: Sequence[Array]) -> dict[str, Moments]:
     """The moments of each tensor of a float graph that can be known.
 
-    The variance behind a folded batch normalization is the square of its scale; elsewhere the products of a
-    sum are taken for independent. Means over pixels keep the mean. Behind other ops nothing is known.
+    The products of a sum are taken for independent; behind a folded batch normalization the variance over
+    pixels and samples is the square of its scale. Means over pixels and padding pass both moments on. Behind
+    other ops nothing is known.
 
     Args:
         inputs: one float32 array (samples, *value.shape) per graph input; only their moments are used.
@@ -72,47 +77,52 @@ def channel_moments(graph: Graph, inputs: Sequence[Array]) -> dict[str, Moments]
     return found
 
 
-def output_means(op: object, weights: Array, means: Array) -> Array:
-    """What a layer without bias makes of inputs that are `means` by channel everywhere: (outputs,)."""
-    if isinstance(op, ops.DepthwiseConv2D):
-        return np.asarray(weights.sum(axis=(0, 1, 2)) * np.repeat(means, weights.shape[3] // len(means)))
-    if isinstance(op, ops.FullyConnected):
-        return np.asarray(weights @ np.tile(means, weights.shape[1] // len(means)))
-    # Each group of outputs reads its own channels.
-    groups = means.reshape(-1, weights.shape[3])
-    kernels = weights.sum(axis=(1, 2)).reshape(len(groups), -1, weights.shape[3])
-    return np.asarray(np.einsum("goc,gc->go", kernels, groups).reshape(-1))
-
-
 def _linear(graph: Graph, node: Node, x: Moments) -> Moments:
     weights = graph.value(str(node.inputs[1])).array.astype(np.float64)
-    mean = output_means(node.op, weights, x.mean)
+    mean = _sums(graph, node, x.mean, weights)
     if len(node.inputs) > 2 and node.inputs[2] is not None:
         mean = mean + graph.value(node.inputs[2]).array
+    variance = _sums(graph, node, x.variance, weights**2)
     scale = graph.norm_scales.get(node.name)
     if scale is not None:
-        return Moments(mean, scale.astype(np.float64) ** 2)
-    return Moments(mean, output_means(node.op, weights**2, x.variance))
+        channels = mean.reshape(-1, mean.shape[-1])
+        # What the means differ by from pixel to pixel is part of it.
+        left = np.maximum(scale.astype(np.float64) ** 2 - channels.var(axis=0), 0.0)
+        variance = np.broadcast_to(left, mean.shape)
+    return Moments(mean, variance)
+
+
+def _sums(graph: Graph, node: Node, x: Array, weights: Array) -> Array:
+    """The dot products of a layer for one input, without bias and activation."""
+    op = replace(cast(ops.Conv2D, node.op), activation=Activation.NONE)
+    inputs = graph.value(str(node.inputs[0])), replace(graph.value(str(node.inputs[1])), data=weights)
+    site = Site(inputs, graph.node_outputs(node))
+    sums: Array = op.run_float(site, [x[np.newaxis], weights[np.newaxis]])[0]
+    return sums.astype(np.float64)
 
 
 def _passed(graph: Graph, node: Node, given: Sequence[Moments]) -> Moments | None:
     """What a node makes of the moments of its inputs, before its activation."""
     rule = RULES.get(type(node.op))
+    x = given[0]
     if rule is not None and rule.weights_axis is not None:
-        return _linear(graph, node, given[0])
-    if isinstance(node.op, ops.Reshape):
-        # Element i of a flattened tensor is of channel i modulo the channels, as before.
-        return given[0]
-    if len(given) != len(node.inputs) or graph.value(node.outputs[0]).shape[-1:] != given[0].mean.shape:
+        return _linear(graph, node, x)
+    if len(given) != len(node.inputs):
         return None
     if isinstance(node.op, ops.Add):
-        return Moments(given[0].mean + given[1].mean, given[0].variance + given[1].variance)
-    return given[0] if isinstance(node.op, ops.Relu | ops.AveragePool2D | ops.Mean) else None
+        return Moments(x.mean + given[1].mean, x.variance + given[1].variance)
+    if isinstance(node.op, ops.Relu):
+        return x
+    zero = isinstance(node.op, ops.Pad) and not node.op.value
+    if not zero and not isinstance(node.op, ops.Reshape | ops.AveragePool2D | ops.Mean):
+        return None
+    site = site_of(graph, node)
+    mean, variance = (node.op.run_float(site, [m[np.newaxis]])[0] for m in (x.mean, x.variance))
+    return Moments(mean.astype(np.float64), variance.astype(np.float64))
 
 
 def _measured(x: Array) -> Moments:
-    rows = x.reshape(-1, x.shape[-1]).astype(np.float64)
-    return Moments(rows.mean(axis=0), rows.var(axis=0))
+    return Moments(x.mean(axis=0, dtype=np.float64), x.var(axis=0, dtype=np.float64))
 
 
 def _cumulative(x: Array) -> Array:

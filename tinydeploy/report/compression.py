@@ -6,6 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from tinydeploy.bits_search import Found
 from tinydeploy.compression import ACCURACY, Compression, Stage
 from tinydeploy.prune.names import short_name
 from tinydeploy.report.difference import decibel_text
@@ -25,6 +26,8 @@ def compression_report(c: Compression, folder: str) -> RenderableType:
                 f" {r.text(r.allowed)} allowed"
             )
         )
+    if c.bits is not None:
+        parts += [Text(), _bits(c.bits)]
     if c.gains:
         parts += [Text(), _gains(c)]
     if c.widths:
@@ -65,6 +68,21 @@ def _stages(c: Compression) -> Table:
         (f"arena B ({c.target})", [s.arena_bytes for s in c.stages]),
     ):
         table.add_row(what, *(f"{n:,}" for n in numbers), _change(numbers[0], numbers[-1]))
+    return table
+
+
+def _bits(found: Found) -> Table:
+    """The Pareto front: a row a mixture that no other one beats, and the one that was taken."""
+    table = text_table("bits of weights by layer, before training", "", "")
+    for name in ("mean", "constants B", "value", found.unit):
+        table.add_column(name, justify="right", no_wrap=True)
+    for m in found.table:
+        if m.front or m.chosen:
+            cost = "" if m.cost is None else f"{m.cost:,.0f}"
+            taken = "taken" if m.chosen else ""
+            table.add_row(
+                m.source, taken, f"{m.mean_bits:.2f}", f"{m.weights_bytes:,}", f"{m.value:.4f}", cost
+            )
     return table
 
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from tinydeploy import ops
 from tinydeploy.ir.op import Op, Site
 from tinydeploy.ops import Activation, Padding
+from tinydeploy.trainable.surrogates import sign
 
 Forward = Callable[[Any, Site, Sequence[Tensor | None]], Tensor]
 
@@ -145,27 +146,7 @@ def _relu(op: ops.Relu, site: Site, operands: Sequence[Tensor | None]) -> Tensor
 
 
 def _sign(op: ops.Sign, site: Site, operands: Sequence[Tensor | None]) -> Tensor:
-    result: Tensor = _StraightSign.apply(required(operands, 0), op.low, op.high)  # type: ignore[no-untyped-call]
-    return result
-
-
-class _StraightSign(torch.autograd.Function):
-    """The nearer of two levels; the gradient passes straight through within twice their distance.
-
-    Source: Hubara et al., "Binarized Neural Networks", 2016, section 1.3, where levels are -1 and +1 and the
-    gradient is cut beyond them.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.ends = (1.5 * low - 0.5 * high, 1.5 * high - 0.5 * low)
-        return torch.where(x >= (low + high) / 2, high, low)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        (x,), (below, above) = ctx.saved_tensors, ctx.ends
-        return gradients[0].masked_fill((x < below) | (x > above), 0.0), None, None
+    return sign(required(operands, 0), op.low, op.high)
 
 
 def _softmax(op: ops.Softmax, site: Site, operands: Sequence[Tensor | None]) -> Tensor:

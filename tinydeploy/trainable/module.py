@@ -15,7 +15,7 @@ from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array, constant
 from tinydeploy.ir.verify import site_of
-from tinydeploy.trainable.forward import FORWARD, clamp
+from tinydeploy.trainable.forward import FORWARD, clamp, required
 from tinydeploy.trainable.normalization import (
     MOMENTUM,
     Normalization,
@@ -23,6 +23,10 @@ from tinydeploy.trainable.normalization import (
     fold_into,
     normalized_nodes,
 )
+from tinydeploy.trainable.surrogates import Slope, sign, wide
+
+Factors = Mapping[str, Tensor]
+"""By node name, (outputs,)."""
 
 
 class Simulation(Protocol):
@@ -38,10 +42,20 @@ class Simulation(Protocol):
     def normalizes(self) -> bool:
         """Whether training goes better with batch normalization."""
 
-    def lower(self, graph: Graph) -> Graph:
-        """The integer graph of a float graph with the ranges as they are now."""
+    def begin_epoch(self, number: int, epochs: int) -> None:
+        """An epoch begins, counted from 0."""
 
-    def evaluate(self, graph: Graph, inputs: Sequence[Array]) -> tuple[Array, ...]:
+    def penalty(self) -> Tensor | None:
+        """What joins the loss of a batch."""
+
+    def lower(self, graph: Graph, factors: Factors) -> Graph:
+        """The integer graph of a float graph with the ranges as they are now.
+
+        Args:
+            factors: what batch normalization multiplied the weights of each output by.
+        """
+
+    def evaluate(self, graph: Graph, factors: Factors, inputs: Sequence[Array]) -> tuple[Array, ...]:
         """The outputs of the integer engine for real inputs, in real units."""
 
 
@@ -52,6 +66,7 @@ class Trainable(nn.Module):
         graph: the graph that it was made from; its weights stay as they were.
         simulation: None for float training. With one, training sees simulated quantization, and
             evaluation mode runs the integer engine.
+        surrogate: what stands in for the gradient of a sign.
         norms: by node name, the batch normalizations that `normalize` put in; folded by `to_graph`.
 
     Raises:
@@ -63,6 +78,7 @@ class Trainable(nn.Module):
         _check(graph)
         self.graph = graph
         self.simulation: Simulation | None = None
+        self.surrogate: Slope = wide
         self.norms = nn.ModuleDict()
         self._norm_of: dict[str, str] = {}
         self._attributes: dict[str, str] = {}
@@ -175,6 +191,8 @@ class Trainable(nn.Module):
         return values
 
     def _run_node(self, node: Node, site: Site, operands: list[Tensor | None]) -> Tensor:
+        if isinstance(node.op, ops.Sign):
+            return sign(required(operands, 0), node.op.low, node.op.high, self.surrogate)
         norm = self._norm_of.get(node.name)
         if norm is None or not isinstance(node.op, ops.Conv2D | ops.DepthwiseConv2D):
             return FORWARD[type(node.op)](node.op, site, operands)
@@ -194,6 +212,11 @@ class Trainable(nn.Module):
         values.update({name: constant(name, data.cpu().numpy()) for name, data in now.items()})
         return replace(self.graph, values=values)
 
+    def factors(self) -> dict[str, Tensor]:
+        """What `to_graph` multiplies the weights of each normalized node's outputs by."""
+        norms = {name: self.norms[key] for name, key in self._norm_of.items()}
+        return {name: n.fold()[0] for name, n in norms.items() if isinstance(n, Normalization)}
+
     def to_quantized_graph(self) -> Graph:
         """The integer graph that evaluation mode runs.
 
@@ -204,7 +227,7 @@ class Trainable(nn.Module):
             raise DeployError(
                 "the module was not prepared for quantization-aware training", where=self.graph.source
             )
-        return self.simulation.lower(self.to_graph())
+        return self.simulation.lower(self.to_graph(), self.factors())
 
     def _operand(self, values: dict[str, Tensor], node: Node, index: int) -> Tensor | None:
         name = node.inputs[index]
@@ -218,7 +241,7 @@ class Trainable(nn.Module):
 
     def _evaluate(self, simulation: Simulation, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
         arrays = [x.detach().cpu().numpy() for x in inputs]
-        outputs = simulation.evaluate(self.to_graph(), arrays)
+        outputs = simulation.evaluate(self.to_graph(), self.factors(), arrays)
         return tuple(torch.from_numpy(y).to(inputs[0].device) for y in outputs)
 
 

@@ -51,6 +51,9 @@ Statistics = tuple[Tensor, Tensor]
 class Normalization(nn.Module):
     """Scale, offset, running mean and running variance of one convolution.
 
+    The scale counts without its sign, which the weights can have instead: so what is folded multiplies by
+    positive numbers only, and integers that training had for the weights stay.
+
     Args:
         channels: C of its output (..., H, W, C).
 
@@ -80,7 +83,7 @@ class Normalization(nn.Module):
         image = y.reshape(-1, *y.shape[-3:]).permute(0, 3, 1, 2)
         batch = self.training and not self.measuring
         z = functional.batch_norm(
-            image, self.mean, self.variance, self.scale, self.offset, batch, self.momentum, _EPSILON
+            image, self.mean, self.variance, self.scale.abs(), self.offset, batch, self.momentum, _EPSILON
         )
         return z.permute(0, 2, 3, 1).reshape(y.shape)
 
@@ -90,7 +93,7 @@ class Normalization(nn.Module):
 
     def fold(self) -> tuple[Tensor, Tensor]:
         """Factor and addend (channels,) that this comes to in evaluation: y * factor + addend."""
-        factor = self.scale / torch.sqrt(self.variance + _EPSILON)
+        factor = self.scale.abs() / torch.sqrt(self.variance + _EPSILON)
         return factor.detach(), (self.offset - self.mean * factor).detach()
 
     @torch.no_grad()

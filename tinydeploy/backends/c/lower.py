@@ -9,6 +9,7 @@ from tinydeploy.backends.c import (
     lower_dsp,
     lower_forms,
     lower_forms_dsp,
+    lower_forms_trio,
     lower_forms_wide,
     lower_linear,
     lower_other,
@@ -37,7 +38,7 @@ from tinydeploy.ops import (
     Sign,
     Softmax,
 )
-from tinydeploy.plan import dsp, forms_dsp, forms_wide, trio
+from tinydeploy.plan import dsp, forms_dsp, forms_trio, forms_wide, trio
 from tinydeploy.plan.forms import stored_form
 from tinydeploy.plan.signs import SIGNS
 
@@ -81,6 +82,9 @@ LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
     trio.CONVOLUTION: lower_trio.conv_2d,
     trio.DEPTHWISE: lower_trio.depthwise,
     trio.ROWS: lower_trio.rows,
+    forms_trio.CONVOLUTION: lower_forms_trio.conv_2d,
+    forms_trio.DEPTHWISE: lower_forms_trio.depthwise,
+    forms_trio.ROWS: lower_forms_trio.rows,
     forms_wide.WIDE: lower_forms_wide.conv_2d,
     SIGNS: lower_signs.conv_2d,
 }

@@ -11,7 +11,7 @@ from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.forms import Planes
 from tinydeploy.ir.op import Op
 from tinydeploy.ops import Conv2D, DepthwiseConv2D, FullyConnected
-from tinydeploy.plan.forms import Linear, fields_of, outputs_at_once, unpacked_bytes
+from tinydeploy.plan.forms import fields_of, outputs_at_once, unpacked_bytes
 
 _HEADER = "td_kernels_forms.h"
 
@@ -26,7 +26,7 @@ def formed(op: Op, at: Context) -> LayerCode:
 
 def _conv_2d(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
     kernel = "td_formed_conv_2d"
-    stored, form, constants = _stored(op, at, 0)
+    stored, form, constants = stored_weights(at, 0)
     p = op.parameters(at.site)
     shape = struct(conv=conv_2d_shape(op, at), block=outputs_at_once(op, at.site), form=form)
     layer = f"const td_linear layer = {{{{ NULL, {{bias}}, {{multiplier}}, {{shift}}, {channel_step(p)} }}}};"
@@ -41,7 +41,7 @@ def _conv_2d(op: Conv2D | FullyConnected, at: Context) -> LayerCode:
 
 def _depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
     kernel = "td_formed_depthwise"
-    stored, form, constants = _stored(op, at, 3)
+    stored, form, constants = stored_weights(at, 3)
     shape = struct(depthwise=depthwise_shape(op, at), form=form)
     layer = "const td_depthwise layer = {{ NULL, {bias}, {multiplier}, {shift} }};"
     return LayerCode(
@@ -53,7 +53,7 @@ def _depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
     )
 
 
-def _stored(op: Linear, at: Context, output_axis: int) -> tuple[str, Struct, tuple[Constant, ...]]:
+def stored_weights(at: Context, output_axis: int) -> tuple[str, Struct, tuple[Constant, ...]]:
     """The statement that names the stored weights, the td_form, and the constants."""
     weights = at.site.input(1)
     assert weights.form is not None, "the plan chose this kernel because there is one"

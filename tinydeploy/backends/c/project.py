@@ -9,9 +9,11 @@ from importlib import resources
 
 from tinydeploy import __version__
 from tinydeploy.backends.c import sources
+from tinydeploy.backends.c.layer import Layer
 from tinydeploy.backends.c.model import Model, Port, lower_model
 from tinydeploy.backends.c.syntax import check_name
 from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.show import form_text
 from tinydeploy.passes.dead_channels import remove_dead_channels
 from tinydeploy.passes.outputs import copy_outputs
 from tinydeploy.plan import Kernels, Plan, plan_memory
@@ -233,6 +235,7 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
                 "name": layer.node.name,
                 "kernel": layer.code.kernel,
                 "choice": layer.choice.name,
+                "form": _form(model, layer),
                 "why": layer.choice.why,
                 "cycles_estimated": layer.choice.cycles,
                 "measured": None if layer.choice.measured is None else asdict(layer.choice.measured),
@@ -255,6 +258,12 @@ def _manifest(model: Model, options: ExportOptions, files: dict[str, str]) -> st
         "files": sorted([*files, "manifest.json"]),
     }
     return json.dumps(document, indent=2) + "\n"
+
+
+def _form(model: Model, layer: Layer) -> str | None:
+    """How the weights of a layer were given; None where they are whole integers, or there are none."""
+    forms = (model.graph.value(n).form for n in layer.node.inputs[1:] if n is not None)
+    return next((form_text(form) for form in forms if form is not None), None)
 
 
 def _port_document(port: Port) -> dict[str, object]:

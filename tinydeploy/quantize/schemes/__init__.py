@@ -13,8 +13,10 @@ from tinydeploy.quantize.schemes.abc_net import AbcNet
 from tinydeploy.quantize.schemes.base import Fitted, Lowered, Scheme, folded
 from tinydeploy.quantize.schemes.binary import Binary
 from tinydeploy.quantize.schemes.codebook import KMeans
+from tinydeploy.quantize.schemes.dynamic import MinMaxRange
 from tinydeploy.quantize.schemes.linear import Linear
 from tinydeploy.quantize.schemes.ternary import Ternary
+from tinydeploy.quantize.schemes.ttq import TrainedTernary
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ SCHEMES: Mapping[str, Kind] = {
     "binary": Kind(lambda n: Binary(), depthwise_bits=4, signs=True),
     "ternary": Kind(lambda n: Ternary()),
     "abc": Kind(AbcNet, 1, 8, 3),
+    "ttq": Kind(lambda n: TrainedTernary()),
+    "dynamic": Kind(MinMaxRange, 2, 7, 4, ends=True),
 }
 
 INT8 = Linear()
@@ -86,8 +90,10 @@ __all__ = [
     "Kind",
     "Linear",
     "Lowered",
+    "MinMaxRange",
     "Scheme",
     "Ternary",
+    "TrainedTernary",
     "folded",
     "parse_scheme",
 ]

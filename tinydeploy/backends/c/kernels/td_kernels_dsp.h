@@ -226,8 +226,9 @@ static TD_INLINE int32_t td_high_multiply_add(int32_t a, int32_t b, int32_t add)
  * TD_DSP_CLAMPED: the lower clamp is at the zero point or above. Ties of negative v would have to be rounded
  *     downwards, but what differs by that is clamped all the same.
  * TD_DSP_TIES: they are rounded downwards.
- * TD_DSP_ANY: any shift, to the left as well; offset is the zero point. */
-enum { TD_DSP_CLAMPED, TD_DSP_TIES, TD_DSP_ANY };
+ * TD_DSP_ANY: any shift, to the left where it is positive; offset is the zero point.
+ * TD_DSP_MIXED: likewise, and |acc| < 2^30 is proved of the accumulator shifted to the left. */
+enum { TD_DSP_CLAMPED, TD_DSP_TIES, TD_DSP_ANY, TD_DSP_MIXED };
 
 typedef struct {
     int32_t way, low, high;
@@ -246,8 +247,14 @@ static TD_INLINE int8_t td_dsp_requantize(int32_t doubled, td_dsp_scale s, const
     } else if (out->way == TD_DSP_TIES) {
         v = td_high_multiply_add(doubled, s.multiplier, 0);
         v = (v + (v >> 31) + s.offset) >> s.shift;
-    } else {
+    } else if (out->way == TD_DSP_ANY) {
         v = td_scale(doubled / 2, s.multiplier, s.shift) + s.offset;
+    } else if (s.shift >= 0) {
+        v = td_high_multiply_add((int32_t)((uint32_t)doubled << s.shift), s.multiplier, s.offset);
+    } else {
+        /* The zero point is added before the last bit is shifted out, together with half of it. */
+        v = td_high_multiply_add(doubled, s.multiplier, 0);
+        v = (((v + (v >> 31)) >> ~s.shift) + 2 * s.offset + 1) >> 1;
     }
     return (int8_t)td_dsp_clamp(v, out->low, out->high);
 }

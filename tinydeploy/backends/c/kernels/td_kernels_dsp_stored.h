@@ -95,7 +95,7 @@ static TD_INLINE td_dsp_scale td_dsp_scale_of(const td_dsp_fields *f, const td_d
     const int32_t multiplier = w->multiplier[channel * f->channel_step];
     const int32_t shift = w->shift[channel * f->channel_step];
     const int32_t target = w->target == NULL ? f->zero_point : w->target[channel * f->channel_step];
-    if (out->way == TD_DSP_ANY) {
+    if (out->way == TD_DSP_ANY || out->way == TD_DSP_MIXED) {
         return (td_dsp_scale){ multiplier, target, shift };
     }
     const int32_t half = (int32_t)((uint32_t)1 << (shift - 1));

@@ -1,0 +1,75 @@
+"""Which method a layer or a group of tensors is trained by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+
+import torch
+
+from tinydeploy.ir.graph import Graph
+from tinydeploy.ir.types import Array
+from tinydeploy.quantize.methods.base import ROUNDINGS, ActivationMethod, WeightMethod
+from tinydeploy.quantize.methods.hwgq import Backward, HalfWaveActivations
+from tinydeploy.quantize.methods.lsq import LsqActivations, LsqWeights
+from tinydeploy.quantize.methods.pact import PactActivations
+from tinydeploy.quantize.methods.straight import StraightThrough
+from tinydeploy.quantize.methods.ttq import TtqWeights
+from tinydeploy.quantize.qat_options import QatOptions
+from tinydeploy.quantize.scales import MAX_MAGNITUDE, Activations, Range
+from tinydeploy.quantize.schemes import Linear, Scheme, TrainedTernary
+from tinydeploy.quantize.ties import Group, group_tensors
+
+_HALF_WAVES: Mapping[str, tuple[Backward, bool]] = {
+    "hwgq": ("clipped", True),
+    "hwgq-plain": ("plain", True),
+    "hwgq-log": ("log", True),
+    "hwgq-lloyd": ("clipped", False),
+}
+
+
+def weight_method(scheme: Scheme, weights: Array, axis: int, options: QatOptions) -> WeightMethod:
+    """For weights that start at `weights`, with outputs along `axis`."""
+    rounding = ROUNDINGS[options.rounding]
+    start = torch.tensor(weights)
+    if isinstance(scheme, TrainedTernary):
+        return TtqWeights(scheme, start, axis)
+    if isinstance(scheme, Linear) and options.weights == "lsq":
+        return LsqWeights(scheme, start, axis, rounding)
+    return StraightThrough(scheme, axis, rounding)
+
+
+def activation_method(
+    group: Group, graph: Graph, ceiling: float, options: QatOptions
+) -> ActivationMethod | None:
+    """None where a running or a learned range does it.
+
+    The graph's inputs are left alone, whose range the caller knows; eight bits too where training leaves
+    them float; and HWGQ takes no tensor with negative numbers and none of eight bits.
+    """
+    if options.ranges in ("running", "learned") or any(n in graph.inputs for n in group.members):
+        return None
+    if options.weights_only and group.how.bits == 8:
+        return None
+    given = (group.span, group.how, ceiling, ROUNDINGS[options.rounding])
+    if options.ranges == "lsq":
+        return LsqActivations(*given)
+    if options.ranges == "pact":
+        return PactActivations(*given)
+    if group.how.bits == 8 or group.span.low < 0.0 or group.how.symmetric:
+        return None
+    backward, even = _HALF_WAVES[options.ranges]
+    return HalfWaveActivations(*given, backward, even=even)
+
+
+def ceilings(graph: Graph, names: Iterable[str], how: Callable[[str], Activations]) -> dict[str, float]:
+    """The largest number that the clamps of the network leave each tensor; infinite where there is none."""
+    free = group_tensors(graph, {n: Range(-MAX_MAGNITUDE, MAX_MAGNITUDE) for n in names}, how)
+    found = {}
+    for name, group in free.items():
+        high = group.span.high
+        found[name] = high if 0.0 < high < MAX_MAGNITUDE else math.inf
+    return found
+
+
+__all__ = ["activation_method", "ceilings", "weight_method"]

@@ -1,0 +1,137 @@
+"""HWGQ: activations behind a ReLU take the levels that are best for a rectified Gaussian.
+
+    y = sigma q_i for x / sigma between the thresholds of q_i, q_0 = 0; sigma^2 is the mean of x^2 where x > 0
+    backward, with q the largest level and z = x / sigma:
+        plain    dy/dx = 1 where z > 0
+        clipped  dy/dx = 1 where 0 < z <= q
+        log      as clipped, and 1 / (z - (q - 1)) where z > q, which is 1 at q and falls
+
+Source: Z. Cai et al., "Deep Learning with Low Precision by Half-wave Gaussian Quantization" (CVPR 2017),
+sections 4 and 4.3. Differences: sigma is measured for each tensor, a running mean, since batch normalizations
+are folded; and evenly spaced levels round to the nearest, zero included, as integers do (`half_wave_step`).
+Levels of Lloyd's conditions, which are not evenly spaced, have no stored form: they train and are refused
+when they are lowered.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from tinydeploy.errors import DeployError
+from tinydeploy.quantize.densities import half_wave_levels, half_wave_step
+from tinydeploy.quantize.methods.base import ActivationMethod, Round, at_random
+from tinydeploy.quantize.scales import Activations, Range
+
+Backward = Literal["plain", "clipped", "log"]
+
+_MOMENTUM = 0.01
+
+
+def half_wave(x: Tensor, sigma: Tensor, levels: Tensor, backward: Backward, rounding: Round) -> Tensor:
+    """x at the nearest of 0 and the levels.
+
+    Args:
+        sigma: scalar.
+        levels: (n,) ascending, above zero, for a standard deviation of 1.
+        rounding: at random between evenly spaced levels; else the nearest one.
+    """
+    result: Tensor = _HalfWave.apply(x, sigma, levels, backward, rounding)  # type: ignore[no-untyped-call]
+    return result
+
+
+class _HalfWave(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, sigma: Tensor, levels: Tensor, backward: Backward, rounding: Round
+    ) -> Tensor:
+        z = x / sigma
+        ctx.save_for_backward(z)
+        ctx.most, ctx.backward_by = float(levels[-1]), backward
+        if rounding is at_random:
+            q = rounding((z / levels[0]).clamp(0, len(levels))) * levels[0]
+        else:
+            whole = torch.cat([levels.new_zeros(1), levels])
+            q = whole[torch.bucketize(z.contiguous(), (whole[1:] + whole[:-1]) / 2, right=True)]
+        return q * sigma
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
+        (gradient,), (z,) = gradients, ctx.saved_tensors
+        most, how = ctx.most, ctx.backward_by
+        passed = z > 0 if how == "plain" else (z > 0) & (z <= most)
+        result = gradient.masked_fill(~passed, 0.0)
+        if how == "log":
+            result = torch.where(z > most, gradient / (z - (most - 1.0)).clamp_min(1.0), result)
+        return result, None, None, None, None
+
+
+class HalfWaveActivations(ActivationMethod):
+    """Activations without negative numbers.
+
+    Attributes:
+        sigma: the running root mean square of what is above zero; 0 before the first batch.
+    """
+
+    sigma: Tensor
+
+    def __init__(
+        self,
+        span: Range,
+        how: Activations,
+        ceiling: float,
+        rounding: Round,
+        backward: Backward = "clipped",
+        *,
+        even: bool = True,
+    ) -> None:
+        super().__init__(span, how, ceiling)
+        self._rounding, self._backward, self._even = rounding, backward, even
+        self.register_buffer("sigma", torch.zeros(()))
+
+    def levels(self, bits: int) -> list[float]:
+        """Above zero, for a standard deviation of 1."""
+        if not self._even:
+            return list(half_wave_levels(bits))
+        step = half_wave_step(bits, rounds_to_zero=True)
+        return [step * k for k in range(1, 1 << bits)]
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self._observe(x.detach())
+        levels = torch.tensor(self.levels(self.bits), dtype=x.dtype, device=x.device)
+        sigma = self._within(self._scale(), float(levels[-1]))
+        return half_wave(x, sigma, levels, self._backward, self._rounding)
+
+    def range(self) -> Range:
+        """Raises DeployError where levels are not evenly spaced."""
+        if not self._even:
+            raise DeployError(
+                "activations on Lloyd's levels have no stored form",
+                where="hwgq-lloyd",
+                hint="train with the ranges 'hwgq', whose levels are evenly spaced",
+            )
+        most = self.levels(self.how.bits)[-1]
+        sigma = float(self._within(self._scale(), most))
+        return Range.of(0.0, sigma * most)
+
+    def _scale(self) -> Tensor:
+        """Before the first batch calibration's largest number stands for three deviations."""
+        return self.sigma if float(self.sigma) > 0 else torch.full_like(self.sigma, self.least_span() / 3)
+
+    def _within(self, sigma: Tensor, most: float) -> Tensor:
+        return sigma.clamp_max(self.ceiling / most) if math.isfinite(self.ceiling) else sigma
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor) -> None:
+        count = int((x > 0).sum())
+        if count == 0:
+            return
+        now = (x.clamp_min(0.0).double().square().sum() / count).sqrt().float()
+        if float(self.sigma) == 0.0:
+            self.sigma.copy_(now)
+        else:
+            self.sigma.lerp_(now, _MOMENTUM)
