@@ -53,11 +53,15 @@ def _streams(kernel: str, s: Shape) -> list[tuple[int, int, int]]:
         size = _WORD * _half(s["outputs"]) * (2 + s["words"] + scales)
         return [(size, rows if few else rows // 4 + rows % 4, 1)]
     if kernel == "td_dsp_depthwise":
-        return [(7 * _WORD * s["in_c"], s["images"] * _up(s["out_h"], s["band"]), 1)]
+        bands, blocks = _up(s["out_h"], s["band"]), s["images"] * _up(s["in_c"], 4)
+        whole = (7 * _WORD * s["in_c"], s["images"] * bands, 1)
+        return [(7 * _WORD * 4, bands, blocks) if s.get("carried", 0) else whole]
     if kernel == "td_dsp_depthwise_taps":
         taps = 2 * _WORD * s["kernel_h"] * s["kernel_w"]
-        blocks = s["images"] * _up(s["in_c"], 4)
-        return [(taps, s["out_h"] * s["out_w"], blocks), (16 * _WORD, 1, blocks)]
+        blocks, pixels = _up(s["in_c"], 4), s["out_h"] * s["out_w"]
+        by_pixel = [((taps + 16 * _WORD) * blocks, s["images"] * pixels, 1)]
+        by_block = [(taps, pixels, s["images"] * blocks), (16 * _WORD, 1, s["images"] * blocks)]
+        return by_pixel if s.get("by_pixel", 0) else by_block
     if kernel == "td_dsp_winograd":
         blocks, groups, _, _ = _tiles(s)
         pairs = _half(s["outputs"])
@@ -203,6 +207,8 @@ def _depthwise(s: Shape) -> Counts:
     for start in starts:
         top = start * s["stride_h"] - s["pad_top"]
         bottom = top + (min(s["band"], s["out_h"] - start) - 1) * s["stride_h"] + 3
+        if s.get("carried", 0) and start:
+            top += 2
         rows += bottom - top
         inside += min(bottom, s["in_h"]) - max(top, 0)
     first = _half(s["pad_left"])

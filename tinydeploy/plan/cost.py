@@ -18,7 +18,7 @@ _WINOGRAD, _WINOGRAD_OUTPUT, _WINOGRAD_INPUT = 0.62, 16.0, 15.0
 _FEW_ROWS = 2.3
 _NARROW, _NARROW_DEPTHWISE, _NARROW_OUTPUT = 6.5, 22.0, 110.0
 _PLANES, _PLANES_ROW = 2.0, 1.6
-_TAPS = 7.0
+_TAPS, _TAPS_BY_PIXEL = 7.0, 9.0
 _SIGNS, _SIGNS_OUTPUT, _SIGNS_INPUT = 10.0, 25.0, 1.5
 _WIDE = 1.2
 _RULE = 40.0
@@ -82,9 +82,9 @@ def planes_cycles(macs: int, rows: float) -> int:
     return round((_PLANES + _PLANES_ROW * rows / 3) * macs)
 
 
-def taps_cycles(macs: int) -> int:
-    """Of the depthwise kernel for any shape."""
-    return round(_TAPS * macs)
+def taps_cycles(macs: int, *, by_pixel: bool = False) -> int:
+    """Of the depthwise kernel for any shape; by pixel it reads its constants again for each."""
+    return round((_TAPS_BY_PIXEL if by_pixel else _TAPS) * macs)
 
 
 def add_cycles(elements: int) -> int:

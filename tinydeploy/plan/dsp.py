@@ -33,7 +33,9 @@ ROWS = "dsp_rows"
 FEW_ROWS = "dsp_few_rows"
 CONVOLUTION = "dsp_conv_2d"
 DEPTHWISE = "dsp_depthwise"
+DEPTHWISE_CARRIED = "dsp_depthwise_carried"
 DEPTHWISE_TAPS = "dsp_depthwise_taps"
+DEPTHWISE_TAPS_BY_PIXEL = "dsp_depthwise_taps_by_pixel"
 WINOGRAD = "dsp_winograd"
 POOL = "dsp_pool"
 
@@ -148,7 +150,31 @@ def _depthwise(op: DepthwiseConv2D, site: Site, as_stored: bool) -> list[DspKern
         in_place = covers_image(op, site, p)
         found[p.band] = DspKernel(DEPTHWISE, p.scratch_bytes, in_place, lead, p.band, cycles)
     if not found and taps(op, site, as_stored=as_stored) is not None:
-        return [DspKernel(DEPTHWISE_TAPS, cycles=taps_cycles(op.macs(site)))]
+        return [DspKernel(DEPTHWISE_TAPS, cycles=taps_cycles(op.macs(site))), *_by_pixel(op, site, as_stored)]
+    return [*found.values(), *_carried(op, site, as_stored)]
+
+
+def _by_pixel(op: DepthwiseConv2D, site: Site, as_stored: bool) -> list[DspKernel]:
+    """The kernel for any shape in the order of the pixels, so that its output may lie over its input."""
+    if as_stored:
+        return []
+    lead = convolution_lead(op.window(site), site, 1)
+    # The last block reads up to three channels again that the pixel has written.
+    lead += -site.output.shape[3] % _BLOCK
+    return [DspKernel(DEPTHWISE_TAPS_BY_PIXEL, lead=lead, cycles=taps_cycles(op.macs(site), by_pixel=True))]
+
+
+def _carried(op: DepthwiseConv2D, site: Site, as_stored: bool) -> list[DspKernel]:
+    """In place with the planes of a few rows, which keep those that are overwritten."""
+    if as_stored or op.strides != (1, 1) or site.input(0).shape != site.output.shape:
+        return []
+    found: dict[int, DspKernel] = {}
+    for most in (1024, 512):
+        p = planes(op, site, most)
+        if p is not None and not covers_image(op, site, p):
+            # Two rows of each band are copied in place of being sorted, which is counted as as much.
+            cycles = planes_cycles(op.macs(site), (p.band + 2) / p.band)
+            found[p.band] = DspKernel(DEPTHWISE_CARRIED, p.scratch_bytes, True, None, p.band, cycles)
     return list(found.values())
 
 

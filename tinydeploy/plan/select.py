@@ -102,8 +102,9 @@ def _within(graph: Graph, found: Options, goal: Goal) -> Kernels:
         limit = plan_memory(graph, base).arena_bytes + goal.spare_bytes
     else:
         # The portable kernels need little memory, but cannot write over what they read.
-        lean = {name: min(_fast(options), key=_memory) for name, options in found.items()}
-        base = min((fastest, lean, plain), key=lambda k: plan_memory(graph, k).arena_bytes)
+        orders = (_scratch_first, _lead_first, _place_first)
+        lean = [{n: min(_fast(options), key=key) for n, options in found.items()} for key in orders]
+        base = min((fastest, *lean, plain), key=lambda k: plan_memory(graph, k).arena_bytes)
         limit = plan_memory(graph, base).arena_bytes
     if plan_memory(graph, fastest).arena_bytes <= limit:
         return fastest
@@ -139,6 +140,20 @@ def _fast(options: Sequence[KernelChoice]) -> Sequence[KernelChoice]:
 
 def _memory(option: KernelChoice) -> int:
     return option.scratch_bytes + (0 if option.in_place else option.lead or 0)
+
+
+# An output in the place of its input ties both to one offset; one ahead of it can be moved. Which of them
+# makes the smaller arena is seen in the plan alone.
+def _scratch_first(option: KernelChoice) -> tuple[bool, int]:
+    return (option.in_place and option.lead is None, _memory(option))
+
+
+def _lead_first(option: KernelChoice) -> tuple[bool, int]:
+    return (option.lead is None, _memory(option))
+
+
+def _place_first(option: KernelChoice) -> tuple[bool, int]:
+    return (option.lead is None and not option.in_place, _memory(option))
 
 
 def _why(every: Sequence[KernelChoice], worth: Sequence[KernelChoice], choice: KernelChoice) -> str:

@@ -13,6 +13,7 @@ from tinydeploy.backends.c.syntax import Named, Struct, struct
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Add, AveragePool2D, Conv2D, DepthwiseConv2D, FullyConnected, MaxPool2D, Mean
 from tinydeploy.ops.linear import LinearParameters
+from tinydeploy.plan import dsp
 from tinydeploy.plan.dsp_add import linear_add
 from tinydeploy.plan.dsp_depthwise import Planes, planes, taps
 from tinydeploy.plan.dsp_linear import WAY_NAMES, DotProducts, dot_products, wrapped
@@ -96,7 +97,8 @@ def window_members(op: Conv2D | DepthwiseConv2D, at: Context) -> tuple[tuple[str
 def depthwise(op: DepthwiseConv2D, at: Context) -> LayerCode:
     p = planes(op, at.site)
     assert p is not None, "the plan chose this kernel because they exist"
-    return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", planes_shape(op, at, p), p.stream)
+    shape = _flagged(planes_shape(op, at, p), carried=at.choice.name == dsp.DEPTHWISE_CARRIED)
+    return _layer("td_kernels_dsp_depthwise.h", "td_dsp_depthwise", shape, p.stream)
 
 
 def planes_shape(op: DepthwiseConv2D, at: Context, p: Planes) -> Struct:
@@ -146,6 +148,7 @@ def depthwise_taps(op: DepthwiseConv2D, at: Context) -> LayerCode:
     assert t is not None, "the plan chose this kernel because they exist"
     kernel = "td_dsp_depthwise_taps"
     shape = Struct((*window_members(op, at), ("out", dsp_output(op.parameters(at.site), t.way))))
+    shape = _flagged(shape, by_pixel=at.choice.name == dsp.DEPTHWISE_TAPS_BY_PIXEL)
     return LayerCode(
         "td_kernels_dsp_taps.h",
         kernel,
@@ -194,6 +197,11 @@ def _kept_last(shape: Struct) -> Struct:
         last = "kept0" if members["kept1"] == 1 else "kept1"
         members |= {"kept2": members[last], last: 1}
     return Struct(tuple(members.items()))
+
+
+def _flagged(shape: Struct, **flags: bool) -> Struct:
+    """The shape with those flags that are set; the others are 0 where nothing is said."""
+    return Struct((*((name, 1) for name, on in flags.items() if on), *shape.members))
 
 
 def _layer(header: str, kernel: str, shape: Struct, stream: Array) -> LayerCode:

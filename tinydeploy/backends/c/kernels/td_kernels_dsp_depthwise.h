@@ -9,12 +9,15 @@
 /* `band` output rows are made from one filling of the planes; a plane's row has `words` words, with the
  * zero point where the window leaves the input. A band of all rows makes it possible to write over the
  * input in its place: a block's channels are all read before they are written. With other bands the output
- * may lie over the input where it starts so far before it that no band writes what is still to be read. */
+ * may lie over the input where it starts so far before it that no band writes what is still to be read.
+ * With `carried`, a block's channels are made over the whole image, and the planes keep the two rows that
+ * the next band sees again: any band may then write over the input in its place. */
 typedef struct {
     int32_t images, in_h, in_w, in_c, out_h, out_w;
     int32_t stride_h, stride_w, pad_top, pad_left;
     int32_t in_zero_point;
     int32_t band, words;
+    int32_t carried; /* for a stride of 1 */
     td_dsp_output out;
 } td_dsp_depthwise_shape;
 
@@ -75,13 +78,11 @@ static TD_INLINE void td_dsp_sort_row(const td_dsp_depthwise_shape *s, const int
     }
 }
 
-/* Fills the planes with the rows that `rows` output rows from `oy` on see. */
-static TD_INLINE void td_dsp_sort_band(const td_dsp_depthwise_shape *s, const int8_t *x, int32_t oy,
-                                       int32_t rows, int32_t plane, int32_t *to)
+/* Fills the planes with the rows from `top` on, which may be outside, to the one before `bottom`. */
+static TD_INLINE void td_dsp_sort_rows(const td_dsp_depthwise_shape *s, const int8_t *x, int32_t top,
+                                       int32_t bottom, int32_t plane, int32_t *to)
 {
     const uint32_t zero = ((uint32_t)s->in_zero_point & 0xffu) * 0x01010101u;
-    const int32_t top = oy * s->stride_h - s->pad_top;
-    const int32_t bottom = top + (rows - 1) * s->stride_h + 3;
     for (int32_t row = top; row < bottom; row++) {
         if (row >= 0 && row < s->in_h) {
             td_dsp_sort_row(s, x + row * s->in_w * s->in_c, zero, plane, to);
@@ -92,6 +93,14 @@ static TD_INLINE void td_dsp_sort_band(const td_dsp_depthwise_shape *s, const in
         }
         to += s->words;
     }
+}
+
+/* Fills the planes with the rows that `rows` output rows from `oy` on see. */
+static TD_INLINE void td_dsp_sort_band(const td_dsp_depthwise_shape *s, const int8_t *x, int32_t oy,
+                                       int32_t rows, int32_t plane, int32_t *to)
+{
+    const int32_t top = oy * s->stride_h - s->pad_top;
+    td_dsp_sort_rows(s, x, top, top + (rows - 1) * s->stride_h + 3, plane, to);
 }
 
 /* The accumulators of a run of up to five outputs. */
@@ -208,11 +217,58 @@ static TD_INLINE void td_dsp_depthwise_plane(const td_dsp_depthwise_shape *s, co
     }
 }
 
+/* The last two rows of the planes become the first two, and the rows that `rows` output rows from `oy` on
+ * see for the first time follow. */
+static TD_INLINE void td_dsp_carry_band(const td_dsp_depthwise_shape *s, const int8_t *x, int32_t oy,
+                                        int32_t rows, int32_t plane, int32_t *to)
+{
+    for (int32_t i = 0; i < 4; i++) {
+        int32_t *const first = to + i * plane;
+        for (int32_t word = 0; word < 2 * s->words; word++) {
+            first[word] = first[word + s->band * s->words];
+        }
+    }
+    const int32_t next = oy - s->pad_top + 2;
+    td_dsp_sort_rows(s, x, next, next + rows, plane, to + 2 * s->words);
+}
+
+/* Block by block over the whole image: only its own channels are overwritten while they are still read, and
+ * those of the rows that are read again are in the planes. */
+static TD_INLINE void td_dsp_depthwise_carried(const td_dsp_depthwise_shape *s, const int32_t *weights,
+                                               const int8_t *x, int8_t *y, int32_t *planes)
+{
+    const int32_t size = (s->band + 2) * s->words;
+    for (int32_t image = 0; image < s->images; image++) {
+        for (int32_t next = 0; next < s->in_c; next += 4) {
+            const int32_t c = next <= s->in_c - 4 ? next : s->in_c - 4;
+            for (int32_t oy = 0; oy < s->out_h; oy += s->band) {
+                const int32_t left = s->out_h - oy;
+                const int32_t rows = s->out_h % s->band && left < s->band ? left : s->band;
+                if (oy == 0) {
+                    td_dsp_sort_band(s, x + c, oy, rows, size, planes);
+                } else {
+                    td_dsp_carry_band(s, x + c, oy, rows, size, planes);
+                }
+                for (int32_t i = next - c; i < 4; i++) {
+                    td_dsp_depthwise_plane(s, weights + (c + i) * TD_DSP_CHANNEL_WORDS, planes + i * size, rows,
+                                           y + oy * s->out_w * s->in_c + c + i);
+                }
+            }
+        }
+        x += s->in_h * s->in_w * s->in_c;
+        y += s->out_h * s->out_w * s->in_c;
+    }
+}
+
 /* `scratch` holds four planes of (band - 1) * stride_h + 3 rows; in_c is at least 4. */
 static TD_INLINE void td_dsp_depthwise(const td_dsp_depthwise_shape *s, const int32_t *weights, const int8_t *x,
                                        int8_t *y, int8_t *scratch)
 {
     int32_t *const planes = (int32_t *)(void *)scratch;
+    if (s->carried) {
+        td_dsp_depthwise_carried(s, weights, x, y, planes);
+        return;
+    }
     const int32_t size = ((s->band - 1) * s->stride_h + 3) * s->words;
     for (int32_t image = 0; image < s->images; image++) {
         for (int32_t oy = 0; oy < s->out_h; oy += s->band) {
