@@ -54,8 +54,8 @@ def _streams(kernel: str, s: Shape) -> list[tuple[int, int, int]]:
         return [(size, rows if few else rows // 4 + rows % 4, 1)]
     if kernel == "td_dsp_depthwise":
         bands, blocks = _up(s["out_h"], s["band"]), s["images"] * _up(s["in_c"], 4)
-        whole = (7 * _WORD * s["in_c"], s["images"] * bands, 1)
-        return [(7 * _WORD * 4, bands, blocks) if s.get("carried", 0) else whole]
+        at_once = (7 * _WORD * s["in_c"], s["images"] * bands, 1)
+        return [(7 * _WORD * 4, bands, blocks) if s.get("carried", 0) else at_once]
     if kernel == "td_dsp_depthwise_taps":
         taps = 2 * _WORD * s["kernel_h"] * s["kernel_w"]
         blocks, pixels = _up(s["in_c"], 4), s["out_h"] * s["out_w"]
