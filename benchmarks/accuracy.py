@@ -22,7 +22,7 @@ RECIPE = (
 )
 HALF = (
     *("--prune", "macs=50%", "--prune-steps", "8", "--prune-scope", "measured", "--importance", "taylor"),
-    *("--warmup-epochs", "5", "--distill"),
+    *("--protect-residual", "--prune-divisor", "2", "--warmup-epochs", "5", "--distill"),
 )
 
 
