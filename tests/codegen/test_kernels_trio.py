@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from dsp_cases import FAMILIES, choices_of, dsp_case
+from dsp_cases import FAMILIES, POOLS, choices_of, dsp_case
 from graphs import every_op_graph, single_op_graph
 from kernel_cases import KERNELS, tuned
 from native import assert_equals_engine, needs_compiler, telling_inputs
@@ -29,7 +29,8 @@ from tinydeploy.targets import load_target
 from tinydeploy.verification import verify
 
 CASES = [name for name in KERNELS if name.startswith(("CONV_2D", "DEPTHWISE", "FULLY_CONNECTED", "ADD"))]
-KINDS = [name for name in FAMILIES if name != "winograd"]
+KINDS = [name for name in FAMILIES if name not in ("winograd", *POOLS)]
+"""The families that have a kernel for narrow cores."""
 MOST_OF_A_SUM = 2**20 // 128 - 1
 """The largest sum of |w| whose products with int8 inputs stay below 2**20 in size."""
 

@@ -104,21 +104,28 @@ def test_measured_cycles_overrule_stored_ones() -> None:
     graph = network()
     stored = select_kernels(graph, has_dsp=True, goal=AMPLE)
     assert [k.name for k in stored.values()] == [dsp.WINOGRAD, dsp.DEPTHWISE]
-    cycles = {dsp.WINOGRAD: 9, dsp.CONVOLUTION: 5, dsp.DEPTHWISE: 7, PORTABLE: 8}
+    cycles = {dsp.WINOGRAD: 9, dsp.CONVOLUTION: 5, dsp.DEPTHWISE: 7, dsp.DEPTHWISE_CARRIED: 8, PORTABLE: 8}
     tuned = select_kernels(graph, has_dsp=True, goal=AMPLE, costs=invented(graph, cycles))
     assert [k.name for k in tuned.values()] == [dsp.CONVOLUTION, dsp.DEPTHWISE]
 
 
 def test_flash_takes_the_smallest_kernel_that_was_measured() -> None:
     graph = network()
-    cycles = {dsp.WINOGRAD: 1, dsp.CONVOLUTION: 2, dsp.DEPTHWISE: 3, PORTABLE: 4}
-    flash = {dsp.WINOGRAD: 900, dsp.CONVOLUTION: 300, dsp.DEPTHWISE: 500, PORTABLE: 400}
+    cycles = {dsp.WINOGRAD: 1, dsp.CONVOLUTION: 2, dsp.DEPTHWISE: 3, dsp.DEPTHWISE_CARRIED: 4, PORTABLE: 4}
+    flash = {
+        dsp.WINOGRAD: 900,
+        dsp.CONVOLUTION: 300,
+        PORTABLE: 400,
+        dsp.DEPTHWISE: 500,
+        dsp.DEPTHWISE_CARRIED: 600,
+    }
     tuned = select_kernels(graph, has_dsp=True, goal=GOALS["flash"], costs=invented(graph, cycles, flash))
     assert [k.name for k in tuned.values()] == [dsp.CONVOLUTION, PORTABLE]
 
 
 def test_a_layer_that_changed_since_falls_back_to_stored_costs() -> None:
-    measured = invented(network(), {dsp.WINOGRAD: 9, dsp.CONVOLUTION: 5, dsp.DEPTHWISE: 7, PORTABLE: 8})
+    cycles = {dsp.WINOGRAD: 9, dsp.CONVOLUTION: 5, dsp.DEPTHWISE: 7, dsp.DEPTHWISE_CARRIED: 8, PORTABLE: 8}
+    measured = invented(network(), cycles)
     b = GraphBuilder(3)
     y = conv_2d(b, x=b.input((1, 12, 12, 8)), outputs=12, kernel=(3, 3), padding="same")
     pruned = b.graph(depthwise_conv_2d(b, x=y, padding="same"))
