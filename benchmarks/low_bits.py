@@ -80,6 +80,18 @@ def tell(p: TrainProgress) -> None:
         )
 
 
+def keep_constants(graph: Graph, path: Path) -> None:
+    """Writes a float graph's constants by name."""
+    save_file({v.name: v.array.copy() for v in graph.constants() if v.dtype.is_float}, path)
+
+
+def with_constants(graph: Graph, path: Path) -> Graph:
+    """The graph with the constants that a file holds."""
+    values = dict(graph.values)
+    values.update({name: constant(name, data) for name, data in load_file(path).items()})
+    return replace(graph, values=values)
+
+
 def float_graph(given: argparse.Namespace, train: Images) -> Graph:
     """The fine-tuned float network: from the file of weights, or trained and kept in OUT."""
     graph = api.load_model(given.model).graph
@@ -95,11 +107,8 @@ def float_graph(given: argparse.Namespace, train: Images) -> Graph:
             checkpoint=given.out / "float.training.safetensors",
         )
         finetune(module, train.x, train.y, options, tell)
-        trained = module.to_graph()
-        save_file({v.name: v.array.copy() for v in trained.constants() if v.dtype.is_float}, path)
-    values = dict(graph.values)
-    values.update({name: constant(name, data) for name, data in load_file(path).items()})
-    return replace(graph, values=values)
+        keep_constants(module.to_graph(), path)
+    return with_constants(graph, path)
 
 
 def train_unit(

@@ -16,22 +16,19 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from statistics import fmean, pstdev
 
 import numpy as np
 import torch
-from low_bits import AUGMENT, CALIBRATION, Images, accuracy, tell
+from low_bits import AUGMENT, CALIBRATION, Images, accuracy, keep_constants, tell, with_constants
 from quantizer_rows import Row, inner_layers, rows
-from safetensors.numpy import load_file, save_file
 from torch import Tensor, nn
 
 from tinydeploy import api
 from tinydeploy.finetune import TrainOptions, finetune
 from tinydeploy.ir.graph import Graph
-from tinydeploy.ir.types import constant
 from tinydeploy.quantize import QuantizeOptions, quantize
 from tinydeploy.quantize.qat import make_quantized_trainable
 from tinydeploy.quantize.recipe import linear_nodes
@@ -73,7 +70,8 @@ class ResNet20(nn.Module):
         for m in self.modules():
             if isinstance(m, nn.Conv2d | nn.Linear):
                 nn.init.kaiming_normal_(m.weight, nonlinearity="relu")
-                nn.init.zeros_(m.bias)  # type: ignore[arg-type]
+                assert m.bias is not None
+                nn.init.zeros_(m.bias)
         # Normalization keeps the size of what it finds, so nine blocks that add up must not grow.
         with torch.no_grad():
             self.classify.weight /= 10.0
@@ -115,11 +113,8 @@ def float_graph(given: argparse.Namespace, train: Images) -> Graph:
             checkpoint=given.out / "float.training.safetensors",
         )
         finetune(module, train.x, train.y, options, tell)
-        trained = module.to_graph()
-        save_file({v.name: v.array.copy() for v in trained.constants() if v.dtype.is_float}, path)
-    values = dict(graph.values)
-    values.update({name: constant(name, data) for name, data in load_file(path).items()})
-    return replace(graph, values=values)
+        keep_constants(module.to_graph(), path)
+    return with_constants(graph, path)
 
 
 def sizes(graph: Graph) -> Unit:

@@ -14,6 +14,7 @@ from graphs import every_op_graph, single_op_graph
 from kernel_cases import KERNELS
 from native import assert_equals_engine, needs_compiler, telling_inputs
 from shared import MODELS, model_path, needs_data
+from sweeps import seeds, thinned
 from wiring_cases import random_network
 
 from tinydeploy import api
@@ -50,15 +51,6 @@ def as_the_family_says(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         monkeypatch.setitem(project.GOALS, "latency", Goal(spare_bytes=1 << 20, cycles_a_byte=math.inf))
     elif seed % 2:
         monkeypatch.setattr("tinydeploy.plan.dsp.row_tiles", lambda site: 4)
-
-
-def thinned(names: list[str], every: int) -> list[object]:
-    slow = pytest.mark.slow
-    return [pytest.param(n, marks=[slow] if i % every else []) for i, n in enumerate(names)]
-
-
-def seeds(fast: int, all_of_them: int) -> list[object]:
-    return [pytest.param(s, marks=[pytest.mark.slow] * (s >= fast)) for s in range(all_of_them)]
 
 
 @pytest.fixture

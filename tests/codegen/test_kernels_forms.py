@@ -13,6 +13,7 @@ import pytest
 from form_cases import FORMS, KINDS, SIGNED, form_case, formed
 from graphs import single_op_graph
 from native import assert_equals_engine, needs_compiler, telling_inputs
+from sweeps import seeds
 
 from tinydeploy.backends.c import project
 from tinydeploy.backends.c.project import ExportOptions, make_project
@@ -32,10 +33,6 @@ needs_emulator = pytest.mark.skipif(
     or (shutil.which("arm-none-eabi-gcc") is None and importlib.util.find_spec("ziglang") is None),
     reason="the extra 'emulate' or a compiler for Arm is not installed",
 )
-
-
-def seeds(fast: int, all_of_them: int) -> list[object]:
-    return [pytest.param(s, marks=[pytest.mark.slow] * (s >= fast)) for s in range(all_of_them)]
 
 
 @needs_compiler

@@ -11,6 +11,7 @@ from graphs import GraphBuilder, depthwise_conv_2d, relu
 from kernel_cases import tuned
 from native import assert_equals_engine, needs_compiler, telling_inputs
 from shared import model_path, needs_data
+from sweeps import seeds
 
 from tinydeploy import api
 from tinydeploy.backends.c.project import ExportOptions, Project, lower_project, make_project
@@ -104,10 +105,6 @@ def _by_pixel(rng: np.random.Generator) -> dict[str, Any]:
         "padding": padding,
         "activation": _activation(rng),
     }
-
-
-def seeds(fast: int, all_of_them: int) -> list[object]:
-    return [pytest.param(s, marks=[pytest.mark.slow] * (s >= fast)) for s in range(all_of_them)]
 
 
 @needs_compiler

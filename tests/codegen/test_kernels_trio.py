@@ -13,6 +13,7 @@ from dsp_cases import FAMILIES, POOLS, choices_of, dsp_case
 from graphs import every_op_graph, single_op_graph
 from kernel_cases import KERNELS, tuned
 from native import assert_equals_engine, needs_compiler, telling_inputs
+from sweeps import seeds, thinned
 from wiring_cases import random_network
 
 from tinydeploy.backends.c import project
@@ -49,15 +50,6 @@ def fast_kernels_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
 def plain_c(monkeypatch: pytest.MonkeyPatch) -> None:
     """Host builds take these kernels, too."""
     monkeypatch.setattr("native.project_of", lambda graph, n="net": make_project(graph, options("host")))
-
-
-def thinned(names: list[str], every: int) -> list[object]:
-    slow = pytest.mark.slow
-    return [pytest.param(n, marks=[slow] if i % every else []) for i, n in enumerate(names)]
-
-
-def seeds(fast: int, all_of_them: int) -> list[object]:
-    return [pytest.param(s, marks=[pytest.mark.slow] * (s >= fast)) for s in range(all_of_them)]
 
 
 @needs_compiler

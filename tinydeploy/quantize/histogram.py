@@ -1,19 +1,21 @@
-"""A histogram that grows with its data, exactly: the same counts in whatever batches they come."""
+"""A histogram that grows with its data, exactly, and calibrators that choose a range by one."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import numpy as np
 import numpy.typing as npt
 
 from tinydeploy.ir.types import Array
+from tinydeploy.quantize.scales import Range
 
 BINS = 8192
 
 
 class Histogram:
-    """Counts of real numbers in at most BINS bins of equal width.
+    """Counts of real numbers in at most BINS bins of equal width, the same in whatever batches they come.
 
     The width is a power of two and bin k covers [k * width, (k + 1) * width), so that a wider range merges
     whole pairs of bins and zero is always an edge. Nothing is interpolated.
@@ -87,3 +89,22 @@ class Histogram:
         """Number of the first bin, and how many there are; zero's bin is always one of them."""
         first = math.floor(math.ldexp(self.low, -exponent))
         return first, math.floor(math.ldexp(self.high, -exponent)) - first + 1
+
+
+class ByHistogram(ABC):
+    """A calibrator that counts what it sees and chooses the range by the counts."""
+
+    def __init__(self) -> None:
+        self._histogram = Histogram()
+
+    def observe(self, x: Array) -> None:
+        self._histogram.add(x)
+
+    def range(self) -> Range:
+        """Of zeros alone, or of nothing, the range of zero."""
+        h = self._histogram
+        return Range(0.0, 0.0) if h.width == 0.0 else self._choose(h)
+
+    @abstractmethod
+    def _choose(self, h: Histogram) -> Range:
+        """The range for numbers that are not all zero."""

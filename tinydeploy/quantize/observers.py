@@ -12,7 +12,7 @@ import numpy as np
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.types import Array
-from tinydeploy.quantize.histogram import Histogram
+from tinydeploy.quantize.histogram import ByHistogram, Histogram
 from tinydeploy.quantize.parametric import Aciq, HalfWaveGaussian
 from tinydeploy.quantize.scales import Activations, Range, activation_quantization
 
@@ -43,7 +43,7 @@ class MinMax:
         return self._range
 
 
-class Percentile:
+class Percentile(ByHistogram):
     """Leaves out the same small share of the numbers at either end.
 
     Source: H. Wu et al., "Integer Quantization for Deep Learning Inference: Principles and Empirical
@@ -57,15 +57,9 @@ class Percentile:
         if not 50.0 < percent <= 100.0:
             raise ValueError(f"a percentile of {percent}")
         self._share = percent / 100.0
-        self._histogram = Histogram()
+        super().__init__()
 
-    def observe(self, x: Array) -> None:
-        self._histogram.add(x)
-
-    def range(self) -> Range:
-        h = self._histogram
-        if h.width == 0.0:
-            return Range(0.0, 0.0)
+    def _choose(self, h: Histogram) -> Range:
         cumulative = np.concatenate([[0], np.cumsum(h.counts)]) / h.counts.sum()
         # The low end is the high end of the mirrored distribution.
         high = _crossing(cumulative, h.edges, self._share)
@@ -82,7 +76,7 @@ def _crossing(cumulative: Array, edges: Array, share: float) -> float:
     return float(edges[i - 1] + min(inside, 1.0) * (edges[i] - edges[i - 1]))
 
 
-class MeanSquaredError:
+class MeanSquaredError(ByHistogram):
     """The range whose quantization is nearest to the numbers in the mean square, by a grid search.
 
     Source: M. Nagel et al., "A White Paper on Neural Network Quantization", 2021, section 3.1. Both ends
@@ -93,15 +87,9 @@ class MeanSquaredError:
 
     def __init__(self, bits: int = 8) -> None:
         self._how = Activations(bits)
-        self._histogram = Histogram()
+        super().__init__()
 
-    def observe(self, x: Array) -> None:
-        self._histogram.add(x)
-
-    def range(self) -> Range:
-        h = self._histogram
-        if h.width == 0.0:
-            return Range(0.0, 0.0)
+    def _choose(self, h: Histogram) -> Range:
         used = h.counts > 0
         centres = np.clip((h.edges[:-1] + h.edges[1:]) / 2, h.low, h.high)[used]
         weights = h.counts[used].astype(np.float64)
@@ -124,7 +112,7 @@ def _squared_error(span: Range, x: Array, weights: Array, how: Activations) -> f
     return float(weights @ ((q - quant.zero_point) * quant.scale - x) ** 2)
 
 
-class Entropy:
+class Entropy(ByHistogram):
     """The threshold that keeps most of the distribution of absolute values: least KL divergence.
 
     Source: S. Migacz, "8-bit Inference with TensorRT", GTC 2017: a histogram of 2048 bins; for each
@@ -138,15 +126,9 @@ class Entropy:
 
     def __init__(self, bits: int = 8) -> None:
         self._levels = 1 << bits
-        self._histogram = Histogram()
+        super().__init__()
 
-    def observe(self, x: Array) -> None:
-        self._histogram.add(x)
-
-    def range(self) -> Range:
-        h = self._histogram
-        if h.width == 0.0:
-            return Range(0.0, 0.0)
+    def _choose(self, h: Histogram) -> Range:
         counts, width = h.magnitudes(), h.width
         while len(counts) > self.BINS:
             counts = np.append(counts, 0) if len(counts) % 2 else counts

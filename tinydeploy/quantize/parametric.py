@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tinydeploy.ir.types import Array
 from tinydeploy.quantize.densities import gaussian_clip, half_wave_step, laplace_clip
-from tinydeploy.quantize.histogram import Histogram
+from tinydeploy.quantize.histogram import ByHistogram, Histogram
 from tinydeploy.quantize.scales import Range
 
 # Mean magnitude over standard deviation: 1 / sqrt(2) of Laplace, sqrt(2 / pi) of Gauss.
@@ -45,7 +44,7 @@ def _moments(h: Histogram) -> _Moments:
     return _Moments(centre, math.sqrt(float(counts @ away**2)), float(counts @ np.abs(away)), one_sided)
 
 
-class Aciq:
+class Aciq(ByHistogram):
     """Analytical clipping: the range at which clipping and rounding together cost a density least.
 
     Gauss or Laplace, whichever has the ratio of mean magnitude to standard deviation that is nearer. A tensor
@@ -57,15 +56,9 @@ class Aciq:
 
     def __init__(self, bits: int = 8) -> None:
         self._bits = bits
-        self._histogram = Histogram()
+        super().__init__()
 
-    def observe(self, x: Array) -> None:
-        self._histogram.add(x)
-
-    def range(self) -> Range:
-        h = self._histogram
-        if h.width == 0.0:
-            return Range(0.0, 0.0)
+    def _choose(self, h: Histogram) -> Range:
         m = _moments(h)
         bits = self._bits + m.one_sided
         if m.magnitude < _BETWEEN * m.deviation:
@@ -75,7 +68,7 @@ class Aciq:
         return _within(h, m.centre - clip, m.centre + clip)
 
 
-class HalfWaveGaussian:
+class HalfWaveGaussian(ByHistogram):
     """The range of the best uniform quantizer for a rectified Gaussian (HWGQ); for both signs, of a Gaussian.
 
     The standard deviation before rectification is the root mean square of the positive numbers. Integers here
@@ -86,15 +79,9 @@ class HalfWaveGaussian:
 
     def __init__(self, bits: int = 8) -> None:
         self._bits = bits
-        self._histogram = Histogram()
+        super().__init__()
 
-    def observe(self, x: Array) -> None:
-        self._histogram.add(x)
-
-    def range(self) -> Range:
-        h = self._histogram
-        if h.width == 0.0:
-            return Range(0.0, 0.0)
+    def _choose(self, h: Histogram) -> Range:
         m = _moments(h)
         # A density of two signs is two half waves with a bit less each.
         bits = self._bits if m.one_sided else self._bits - 1

@@ -14,7 +14,7 @@ from tinydeploy.backends.c import (
     lower_linear,
     lower_other,
     lower_sign,
-    lower_signs,
+    lower_sign_products,
     lower_trio,
 )
 from tinydeploy.backends.c.layer import Context, LayerCode
@@ -86,7 +86,7 @@ LOWER_FAST: dict[str, Callable[[Any, Context], LayerCode]] = {
     forms_trio.DEPTHWISE: lower_forms_trio.depthwise,
     forms_trio.ROWS: lower_forms_trio.rows,
     forms_wide.WIDE: lower_forms_wide.conv_2d,
-    SIGNS: lower_signs.conv_2d,
+    SIGNS: lower_sign_products.conv_2d,
 }
 """The kernels that are not for every core, by the name of the choice."""
 
