@@ -58,16 +58,21 @@ def ratio(ours: float | None, theirs: float | None) -> str:
     return "-" if not ours or not theirs else f"{ours / theirs:.2f}"
 
 
+def figure(value: int | None) -> str:
+    """A number, or a dash where nobody has it."""
+    return "-" if value is None else f"{value:,}"
+
+
 def whole(model: str, core: str, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
     """One line for a model."""
     cycles = theirs.get("modelled_cycles_nucleo_l4r5zi") if core == "cortex-m4" else None
     pairs = (
         (ours["instructions"], theirs["instructions"]),
-        (ours["cycles"] if cycles else None, cycles),
+        (ours["cycles"], cycles),
         (ours["ram_bytes"], peer_ram(theirs)),
         (ours["flash_bytes"], peer_flash(theirs)),
     )
-    shown = (f"{a or 0:>11,} {b or 0:>11,} {ratio(a, b):>5}" for a, b in pairs)
+    shown = (f"{figure(a):>11} {figure(b):>11} {ratio(a, b):>5}" for a, b in pairs)
     print(f"{model:4} {core:14}" + " |".join(shown))
 
 
