@@ -38,7 +38,7 @@ from tinydeploy.trainable import make_trainable
 AUGMENT = "tinydeploy.finetune.augment:flip_and_shift"
 ALLOWED = {4: 0.7, 3: 1.5, 2: 5.0}
 """Points that the mean of three seeds may lose."""
-EPOCHS = {4: 2, 3: 8, 2: 8}
+EPOCHS = {4: 4, 3: 14, 2: 8}
 CALIBRATION = 500
 
 
@@ -127,6 +127,7 @@ def train_unit(
         seed=seed,
         augment=AUGMENT,
         distill_from=graph if given.distill else None,
+        precision=given.precision,
         checkpoint=given.out / f"bits{bits}_seed{seed}.safetensors",
     )
     finetune(module, train.x, train.y, options, tell)
@@ -159,12 +160,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--float-epochs", type=int, default=50)
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3, 2], choices=[4, 3, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of each unit; by default 2, 8 and 8")
+    parser.add_argument("--epochs", type=int, help="of each unit; by default 4, 14 and 8")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--distill", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--samples", type=int, help="training images; all by default")
     parser.add_argument("--test-samples", type=int, help="test images; all by default")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     return parser.parse_args()
 

@@ -172,7 +172,8 @@ class QuantizationSimulation(nn.Module):
         return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, *how.limits)
 
     def _observe(self, number: int, x: Tensor) -> None:
-        low, high = torch.aminmax(x)
+        # Under autocast what is seen has fewer bits than the averages.
+        low, high = (end.float() for end in torch.aminmax(x))
         before = self._seen.get(number)
         if before is not None:
             low, high = torch.minimum(low, before[0]), torch.maximum(high, before[1])
