@@ -41,8 +41,9 @@ def _layer_ratios(
 @click.option(
     "--bits",
     metavar="W[:A]",
-    help="Bits of weights and activations, 2 to 8 each, such as 4:8; auto chooses those of each layer's"
-    " weights by --max-accuracy-drop or --bits-budget.",
+    help="Bits of weights and activations, 2 to 8 each, such as 4:8; A is 8 where it is missing. auto in the"
+    " place of a number chooses them by --max-accuracy-drop or --bits-budget: of each layer's weights (auto),"
+    " of each activation (4:auto), or of both (auto:auto).",
 )
 @click.option(
     "--bits-budget",

@@ -56,6 +56,7 @@ class Recipe:
         ends: whether the default holds for the first layers, the last ones and depthwise ones too; else
             these stay linear. Their few weights save little and cost most of the accuracy.
         depthwise: of depthwise layers then; the first and the last ones stay int8.
+        tensors: by the name of an activation, how its integers are chosen, whatever layers read it.
         training: how quantization-aware training learns it.
     """
 
@@ -65,6 +66,7 @@ class Recipe:
     depthwise: Treatment = INT8_TREATMENT
     where: str = "--recipe"
     training: QatOptions = field(default_factory=QatOptions)
+    tensors: Mapping[str, Activations] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -102,7 +104,8 @@ class Recipe:
                     hint="tinydeploy inspect MODEL lists the layers",
                 )
         kept = frozenset() if self.ends else _ends(graph)
-        return Assignment(graph, {node.name: self._treatment(node, kept) for node in graph.nodes})
+        treatments = {node.name: self._treatment(node, kept) for node in graph.nodes}
+        return Assignment(graph, treatments, self.tensors)
 
     def _treatment(self, node: Node, kept: frozenset[str]) -> Treatment:
         for rule in self.rules:
@@ -120,7 +123,9 @@ INT8_RECIPE = Recipe()
 class Assignment:
     """A recipe as it falls on one graph."""
 
-    def __init__(self, graph: Graph, treatments: dict[str, Treatment]) -> None:
+    def __init__(
+        self, graph: Graph, treatments: dict[str, Treatment], tensors: Mapping[str, Activations]
+    ) -> None:
         self._treatments = treatments
         self._seen = {*graph.inputs, *graph.outputs}
         readers: dict[str, list[Activations]] = {}
@@ -129,14 +134,14 @@ class Assignment:
                 readers.setdefault(str(name), []).append(treatments[node.name].activations)
         self._activations = {
             name: max(all_, key=lambda how: (how.bits, not how.symmetric)) for name, all_ in readers.items()
-        }
+        } | dict(tensors)
 
     def of(self, node: Node) -> Treatment:
         """Of a layer; int8 for one that the graph had not when the recipe was read."""
         return self._treatments.get(node.name, INT8_TREATMENT)
 
     def activations(self, name: str) -> Activations:
-        """Of a tensor: the most that a layer which reads it asks for.
+        """Of a tensor: what the recipe says of it, else the most that a layer which reads it asks for.
 
         Inputs and outputs of the graph have eight bits, since the caller sees them.
         """
