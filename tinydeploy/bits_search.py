@@ -252,7 +252,7 @@ def bound_of(measures: Measures, drop: float | None) -> Bound | None:
     uniform, mixed = (
         least_bits(measures.gains, drop, per_tensor=p, least=LEAST, most=MOST) for p in (False, True)
     )
-    return Bound(drop, uniform and uniform.base, mixed and mixed.base)
+    return Bound(drop, None if uniform is None else uniform.base, None if mixed is None else mixed.base)
 
 
 def _scorer(graph: Graph, samples: Samples) -> Callable[[Graph], float]:

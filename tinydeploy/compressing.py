@@ -55,6 +55,7 @@ def compress(
     warmup_epochs: int = 0,
     qat_epochs: int = 0,
     learning_rate: float = 3e-3,
+    qat_learning_rate: float | None = None,
     batch_size: int = 64,
     loss: str = "auto",
     augment: str | None = None,
@@ -91,6 +92,7 @@ def compress(
             layer's weights ("auto", "auto:6"), of each activation ("4:auto") or of both ("auto:auto") by
             `max_accuracy_drop` or by `bits_budget`, such as "flash=64k"; or `scheme`, the scheme of the
             weights, such as "codebook:4"; or `recipe`, a TOML file that says both by layer.
+        qat_learning_rate: of the quantization-aware training; a tenth of `learning_rate` where it is None.
         qat_ranges, qat_weights, qat_rounding, qat_bits_from, qat_signs: see `QatOptions`; what is None is
             as the recipe says it.
         prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".
@@ -149,6 +151,7 @@ def compress(
             temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),
         ),
+        qat_learning_rate=qat_learning_rate,
         qat=qat,
         distill=distill,
         repair=parse_repairs(repair),

@@ -113,6 +113,17 @@ def test_learned_and_running_ranges_are_two_trainings() -> None:
         compressed(qat_epochs=1, qat_ranges="guessed")
 
 
+def test_the_learning_rate_of_quantization_aware_training_is_a_tenth_unless_it_is_said() -> None:
+    usual = compressed(qat_epochs=1)
+    assert usual.to_json()["qat_learning_rate"] == 0.001
+    assert not differ(usual, compressed(qat_epochs=1, qat_learning_rate=0.001))
+    faster = compressed(qat_epochs=1, qat_learning_rate=0.02)
+    assert faster.to_json()["qat_learning_rate"] == 0.02
+    assert differ(usual, faster)
+    with pytest.raises(DeployError, match="a learning rate of -1"):
+        compressed(qat_epochs=1, qat_learning_rate=-1.0)
+
+
 def test_the_weight_and_temperature_of_the_teacher_count() -> None:
     given = {"prune": "0.25", "finetune_epochs": 1, "distill": True}
     usual = compressed(**given)

@@ -142,6 +142,11 @@ def _layer_ratios(
     show_default=True,
     help="Relative to the size of each tensor.",
 )
+@click.option(
+    "--qat-learning-rate",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Of the quantization-aware training; a tenth of --learning-rate by default.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--loss",

@@ -54,7 +54,9 @@ class Mixture:
 
 def candidates(m: Measures) -> tuple[Mixture, ...]:
     """Every mixture worth measuring; none twice."""
-    found = [("uniform", dict.fromkeys(m.sizes, b)) for b in reversed(BITS)]
+    found: list[tuple[str, Mapping[str, int]]] = [
+        ("uniform", dict.fromkeys(m.sizes, b)) for b in reversed(BITS)
+    ]
     if m.wanted == Wanted(None, None):
         # Weights cost accuracy less than activations do, as a rule: uniform ones of those alone as well.
         weights = {weights_key(name) for name in m.layers}
