@@ -53,7 +53,8 @@ class CompressOptions:
             where `distill` is set.
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
-        qat_learning_rate: of the quantization-aware training; None takes QAT_SHARE of that of `train`.
+        qat_learning_rate: of the quantization-aware training; None takes QAT_SHARE of that of `train`, and
+            all of it for a recipe with signs, which take the network far from where float training left it.
         qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
         distill: let the float model teach (KL divergence), as it is after the warm-up.
         repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
@@ -78,8 +79,9 @@ class CompressOptions:
     @property
     def qat_rate(self) -> float:
         """The learning rate of the quantization-aware training."""
-        given = self.qat_learning_rate
-        return QAT_SHARE * self.train.learning_rate if given is None else given
+        if self.qat_learning_rate is not None:
+            return self.qat_learning_rate
+        return (1.0 if self.recipe.binary else QAT_SHARE) * self.train.learning_rate
 
 
 @dataclass(frozen=True)

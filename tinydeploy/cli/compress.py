@@ -145,7 +145,8 @@ def _layer_ratios(
 @click.option(
     "--qat-learning-rate",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Of the quantization-aware training; a tenth of --learning-rate by default.",
+    help="Of the quantization-aware training; by default a tenth of --learning-rate, with binary layers all"
+    " of it.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
@@ -180,8 +181,8 @@ def _layer_ratios(
 @click.option(
     "--qat-signs",
     type=click.Choice(["wide", "hardtanh", "relu", "polynomial"]),
-    help="Gradient of signs there: 1 within twice (wide, the default) or once the levels (hardtanh), above"
-    " the lower one (relu), or 2 - 2|u| (polynomial).",
+    help="Gradient of signs there: 2 - 2|u| between the levels (polynomial, the default), 1 there (hardtanh),"
+    " 1 within twice the levels (wide), or above the lower one (relu).",
 )
 @click.option(
     "--batch-norm/--no-batch-norm",

@@ -13,7 +13,7 @@ from tinydeploy.ops import DepthwiseConv2D
 from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.rules import rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, Activations
-from tinydeploy.quantize.schemes import INT8, Linear, Scheme
+from tinydeploy.quantize.schemes import INT8, Binary, Linear, Scheme
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,12 @@ class Recipe:
             return d.weights.name
         bits = (d.weights.bits, d.activations.bits)
         return "int8" if bits == (8, 8) else f"{bits[0]}:{bits[1]}"
+
+    @property
+    def binary(self) -> bool:
+        """Whether some layers have binary weights or read signs."""
+        treatments = (*(rule.treatment for rule in self.rules), self.default)
+        return any(t.signs or isinstance(t.weights, Binary) for t in treatments)
 
     def with_weights(self, graph: Graph, schemes: Mapping[str, Scheme]) -> Recipe:
         """The same with other schemes for some layers, by name; each keeps the rest of its treatment."""

@@ -13,11 +13,12 @@ from tinydeploy.quantize.methods.base import ROUNDINGS, ActivationMethod, Weight
 from tinydeploy.quantize.methods.hwgq import Backward, HalfWaveActivations
 from tinydeploy.quantize.methods.lsq import LsqActivations, LsqWeights
 from tinydeploy.quantize.methods.pact import PactActivations
+from tinydeploy.quantize.methods.signs import BinaryWeights
 from tinydeploy.quantize.methods.straight import StraightThrough
 from tinydeploy.quantize.methods.ttq import TtqWeights
 from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.scales import MAX_MAGNITUDE, Activations, Range
-from tinydeploy.quantize.schemes import Linear, Scheme, TrainedTernary
+from tinydeploy.quantize.schemes import Binary, Linear, Scheme, TrainedTernary
 from tinydeploy.quantize.ties import Group, group_tensors
 
 _HALF_WAVES: Mapping[str, tuple[Backward, bool]] = {
@@ -36,6 +37,8 @@ def weight_method(scheme: Scheme, weights: Array, axis: int, options: QatOptions
         return TtqWeights(scheme, start, axis)
     if isinstance(scheme, Linear) and options.weights == "lsq":
         return LsqWeights(scheme, start, axis, rounding)
+    if isinstance(scheme, Binary):
+        return BinaryWeights(scheme, start, axis, rounding)
     return StraightThrough(scheme, axis, rounding)
 
 
