@@ -26,8 +26,10 @@ from tinydeploy.quantize.schemes import (
 )
 
 WEIGHTS_ONLY = QatOptions(weights_only=True)
+_RATES = {1: 1e-3, 2: 2e-3, 4: 3e-3}
+"""Learning rate by epochs: what has lost little is trained little, and is not to be shaken."""
 _EPOCHS = {4: 1, 3: 2, 2: 4}
-"""Epochs by bits of a weight."""
+"""By bits of a weight."""
 GAIN_SAMPLES = 32
 """Images that give noise gains: a backward pass an image and class."""
 
@@ -47,6 +49,10 @@ class Row:
     training: QatOptions = WEIGHTS_ONLY
     before: bool = False
     epochs: int = 2
+
+    @property
+    def learning_rate(self) -> float:
+        return _RATES[self.epochs]
 
 
 def inner_layers(graph: Graph) -> list[tuple[str, int, int]]:
