@@ -234,15 +234,21 @@ def test_what_auto_cannot_do_is_refused(bits: str, drop: float | None, budget: s
 
 
 @pytest.mark.slow
-def test_the_command_prints_the_front_and_reports_all(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("bits", "size"), [("auto", "weights_bytes"), ("auto:auto", "held_bits")])
+def test_the_command_prints_the_front_and_reports_all(tmp_path: Path, bits: str, size: str) -> None:
     given = ["compress", str(DIGITS / "digits.pt2"), "--data", str(DIGITS / "train.npz")]
-    given += ["--eval-data", str(DIGITS / "test.npz"), "--bits", "auto", "--max-accuracy-drop", "0.02"]
+    given += ["--eval-data", str(DIGITS / "test.npz"), "--bits", bits, "--max-accuracy-drop", "0.02"]
     result = CliRunner().invoke(cli, [*given, "-o", str(tmp_path)])
     assert result.exit_code == 0, result.output
     assert "bits by layer" in result.output
+    assert "noise gains guarantee" in result.output
     report = json.loads((tmp_path / "report.json").read_text())
     (taken,) = [m for m in report["bits"] if m["chosen"]]
-    eight = next(m for m in report["bits"] if m["mean_bits"] == 8.0)
-    assert taken["weights_bytes"] < 0.8 * eight["weights_bytes"]
+    assert f"{taken['mean_bits']:.2f}" in result.output
+    assert f"{taken['mean_activation_bits']:.2f}" in result.output
+    eight = max(report["bits"], key=lambda m: m["held_bits"])
+    assert eight["mean_bits"] == eight["mean_activation_bits"] == 8.0
+    assert taken[size] < 0.8 * eight[size]
+    assert (taken["mean_activation_bits"] < 8.0) == (bits == "auto:auto")
     assert report["before"]["value"] - report["after"]["value"] <= 0.02
     assert np.isclose(report["after"]["weights_bytes"], taken["weights_bytes"])
