@@ -159,6 +159,13 @@ def rows() -> dict[str, Row]:
             f"k-means codebook, {b} bits", everywhere(KMeans(b)), before=True, epochs=_EPOCHS[b]
         )
     for b in (4, 3, 2):
+        found[f"centroids{b}"] = Row(
+            f"codebook of fine-tuned centroids, {b} bits",
+            everywhere(KMeans(b)),
+            QatOptions(weights="centroids", weights_only=True),
+            epochs=_EPOCHS[b],
+        )
+    for b in (4, 3, 2):
         found[f"lsq{b}"] = Row(
             f"LSQ, weights and activations of {b} bits",
             everywhere(Linear(b), Activations(b)),
