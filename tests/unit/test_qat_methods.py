@@ -146,8 +146,8 @@ def test_a_stopped_training_of_learned_steps_goes_on(name: str, tmp_path: Path) 
         finetune(stopped, x, y, given, stop)
     resumed = module()
     assert finetune(resumed, x, y, given).resumed == 2
-    for name, p in whole.state_dict().items():
-        assert torch.equal(p, resumed.state_dict()[name]), name
+    for key, p in whole.state_dict().items():
+        assert torch.equal(p, resumed.state_dict()[key]), key
 
 
 @pytest.mark.parametrize(

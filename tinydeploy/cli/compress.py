@@ -159,9 +159,9 @@ def _layer_ratios(
 @click.option(
     "--qat-weights",
     type=click.Choice(["straight", "lsq", "centroids", "centroids-moving"]),
-    help="Weights there: scales and codebooks of every batch (straight, the default), learned scales of linear"
-    " weights (lsq), learned values of codebooks (centroids), or these and the weights that share them"
-    " (centroids-moving).",
+    help="Weights there: scales and codebooks of every batch (straight, the default), learned scales of"
+    " linear weights (lsq), learned values of codebooks (centroids), or these and the weights that share"
+    " them (centroids-moving).",
 )
 @click.option(
     "--qat-rounding",

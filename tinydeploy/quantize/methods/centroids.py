@@ -8,8 +8,8 @@ output has a scale, which stays as it was fitted; and the c are rounded as the t
 largest magnitude being 127.
 
 In the paper a weight stays in the cluster that k-means put it in. Where centroids move through the weights
-instead, each weight learns too, as if it were not rounded (straight through), and belongs to the centroid that
-is nearest at the time.
+instead, each weight learns too, as if it were not rounded (straight through), and belongs to the centroid
+that is nearest at the time.
 """
 
 from __future__ import annotations
