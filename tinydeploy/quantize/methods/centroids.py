@@ -76,14 +76,14 @@ class CentroidWeights(WeightMethod):
     ) -> None:
         super().__init__()
         self._scheme, self._axis, self._moving = scheme, axis, moving
-        self._wanted = scheme.bits
-        most = max(scheme.bits, min(bits_from or 0, _BITS_MAX))
-        self.centroids = nn.Parameter(torch.zeros(1 << most))
+        # K-means of few values would find these few again, so it begins with the most.
+        self._wanted = max(scheme.bits, min(bits_from or 0, _BITS_MAX))
+        self.centroids = nn.Parameter(torch.zeros(1 << self._wanted))
         self.register_buffer("clusters", torch.zeros(weights.shape, dtype=torch.int64))
         self.register_buffer("scales", torch.zeros(weights.shape[axis]))
         self.register_buffer("bits", torch.zeros((), dtype=torch.int64))
         self.register_buffer("used", torch.zeros((), dtype=torch.int64))
-        self._fit(weights, scheme.bits)
+        self._fit(weights, self._wanted)
 
     def forward(self, weights: Tensor) -> Tensor:
         if int(self.bits) != self._wanted:
