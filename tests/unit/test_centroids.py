@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from tinydeploy.ir.forms import Codebook  # noqa: E402
 from tinydeploy.ops.quantize import dequantize_array  # noqa: E402
 from tinydeploy.quantize.methods.centroids import CentroidWeights, shared, table_of  # noqa: E402
 from tinydeploy.quantize.qat import QatOptions, make_quantized_trainable  # noqa: E402
+from tinydeploy.quantize.recipe_file import read_recipe  # noqa: E402
 from tinydeploy.quantize.schemes import KMeans, folded  # noqa: E402
 from tinydeploy.quantize.schemes.codebook import nearest  # noqa: E402
 from tinydeploy.quantize.schemes.learned import Scaled  # noqa: E402
@@ -165,3 +167,9 @@ def test_training_in_bfloat16_leaves_at_most_so_many_values_and_the_engine_agree
     (q,) = run(lowered, integers_of(lowered, [x]))
     (real,) = module(torch.from_numpy(x))
     assert np.array_equal(real.numpy(), dequantize_array(q, lowered.value(lowered.outputs[0]).quant))
+
+
+def test_a_recipe_chooses_learned_centroids(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('[default]\nscheme = "codebook:3"\n[training]\nweights = "centroids-moving"\n')
+    assert read_recipe(path).training == QatOptions(weights="centroids-moving")
