@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from emulate_support import BOTH_COMPILERS, CORES, PROJECT, TINY, odd_firmware, tiny_expected, tiny_input
+from emulate_support import COMPILERS, CORES, PROJECT, TINY, odd_firmware, tiny_expected, tiny_input
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -155,7 +155,7 @@ def test_the_table_of_blocks_grows() -> None:
     assert replay(cpu, found, events) == replay(cpu2, PureTracer(cpu2, small_plan(None), "none"), events)
 
 
-@pytest.fixture(scope="module", params=BOTH_COMPILERS)
+@pytest.fixture(scope="module", params=COMPILERS)
 def tiny(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Firmware:
     core, out = CORES["cortex-m4"], tmp_path_factory.mktemp("tiny")
     return build(PROJECT, TINY, core, find_toolchain(core, request.param), out)
