@@ -260,6 +260,7 @@ def test_profile_limits_are_exit_1_and_say_what_would_help() -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_profile_limits_in_json() -> None:
     result = run("profile", MODEL, "--target", "nucleo-l4r5zi", "--max-latency-ms", "1", "--json")
     assert result.exit_code == 1

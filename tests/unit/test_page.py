@@ -111,7 +111,7 @@ def long_network() -> Profile:
     for _ in range(420):
         x = b.node(Add(), [x, x], b.quantization())
     long_names = renamed(b.graph(x), "n" * 300 + "/")
-    return api.profile(Model("long.tflite", long_names, "0" * 64), ("cortex-m4",))
+    return api.profile(Model("long.tflite", long_names, "0" * 64), ("cortex-m4",), estimate=True)
 
 
 @pytest.mark.parametrize("copies", [1, 40])
