@@ -90,7 +90,7 @@ def test_the_body_for_any_shape_is_smaller_in_the_firmware(monkeypatch: pytest.M
 
 @needs_compiler
 @pytest.mark.parametrize("optimize", ["latency", "flash"])
-@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("same", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_shared_bodies_equal_the_engine(
     same: bool, optimize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
