@@ -18,7 +18,9 @@ def thinned(names: Iterable[object], every: int) -> list[object]:
     return [pytest.param(n, marks=[slow] if i % every else []) for i, n in enumerate(names)]
 
 
-def by_turns(names: Iterable[str], others: Iterable[str], *, every: int = 1, first: int = 0) -> list[object]:
+def by_turns(
+    names: Iterable[object], others: Iterable[object], *, every: int = 1, first: int = 0
+) -> list[object]:
     """All pairs; the fast suite takes one in `every` names, and the others by turns, one with each name."""
     second = list(others)
     pairs: list[object] = []
