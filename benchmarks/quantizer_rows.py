@@ -128,10 +128,20 @@ def rows() -> dict[str, Row]:
     found["hwgq2"] = Row(
         "HWGQ, activations of 2 bits", everywhere(Linear(8), Activations(2)), QatOptions("hwgq")
     )
+    found["hwgqlloyd2"] = Row(
+        "HWGQ at Lloyd's levels, activations of 2 bits",
+        everywhere(Linear(8), Activations(2, levels="lloyd")),
+        QatOptions("hwgq-lloyd"),
+    )
     found["ttq"] = Row("TTQ", everywhere(TrainedTernary()))
     found["binary"] = Row("binary (XNOR-Net)", everywhere(Binary(), signs=True), QatOptions(signs="hardtanh"))
     for bases in (1, 3, 5):
         found[f"abc{bases}"] = Row(f"ABC-Net, {bases} bases of weights", everywhere(AbcNet(bases)))
+        found[f"abcact{bases}"] = Row(
+            f"ABC-Net, {bases} bases of weights and activations",
+            everywhere(AbcNet(bases), Activations(bases, levels="abc")),
+            QatOptions("abc"),
+        )
     for b in (4, 3, 2):
         found[f"codebook{b}"] = Row(f"k-means codebook, {b} bits", everywhere(KMeans(b)), before=True)
     for b in (4, 3, 2):

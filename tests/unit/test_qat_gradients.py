@@ -139,9 +139,8 @@ def test_abc_gradients_pass_inside_the_windows(origin: float | None) -> None:
     assert v.grad.tolist() == [2 * 110.0, 6 * 1e4]
     passed = [111100.0, 110000.0]
     missed = [11.0, 1111.0]
-    expected = (
-        [2 * a for a in passed] if origin == 0.0 else [a - b for a, b in zip(passed, missed, strict=True)]
-    )
+    lost = [0.0, 0.0] if origin == 0.0 else missed
+    expected = [(2 if origin == 0.0 else 1) * a - b for a, b in zip(passed, lost, strict=True)]
     assert beta.grad.tolist() == expected
 
 

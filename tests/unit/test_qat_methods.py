@@ -100,9 +100,11 @@ def test_the_first_layers_train_with_the_integers_that_are_exported(name: str) -
     first = module.graph.nodes[0].outputs[0]
     value = lowered.value(first)
     off = np.abs(values[first].numpy() - dequantize_array(arrays[first], value.quant)) / value.quant.scale
-    # Sums near the middle of two integers may go to the other one: the bias is rounded in between.
+    # Sums near the middle of two integers may go to the other one: the bias is rounded in between, by a
+    # quarter of its step in the mean.
     assert off.max() < 1.01
-    assert (off > 0.5).mean() < 0.02
+    step = max(lowered.value(str(lowered.nodes[0].inputs[2])).quant.scales) / value.quant.scale
+    assert (off > 0.5).mean() < 0.02 + step / 4
 
 
 @pytest.mark.parametrize("name", ["lsq", "ttq", "stochastic lsq", "pact"])
