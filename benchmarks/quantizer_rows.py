@@ -26,6 +26,11 @@ from tinydeploy.quantize.schemes import (
 )
 
 WEIGHTS_ONLY = QatOptions(weights_only=True)
+LEARNED_STEPS = QatOptions(weights="lsq", weights_only=True)
+_RATES = {1: 1e-3, 2: 2e-3, 4: 3e-3}
+"""Learning rate by epochs: what has lost little is trained little, and is not to be shaken."""
+_EPOCHS = {4: 1, 3: 2, 2: 4}
+"""By bits of a weight."""
 GAIN_SAMPLES = 32
 """Images that give noise gains: a backward pass an image and class."""
 
@@ -37,12 +42,18 @@ class Row:
     Attributes:
         recipe: made from the float graph and calibration images.
         before: whether the network is measured without training too.
+        epochs: of training; more where fewer bits leave more to win back.
     """
 
     title: str
     recipe: Callable[[Graph, Array], Recipe]
     training: QatOptions = WEIGHTS_ONLY
     before: bool = False
+    epochs: int = 2
+
+    @property
+    def learning_rate(self) -> float:
+        return _RATES[self.epochs]
 
 
 def inner_layers(graph: Graph) -> list[tuple[str, int, int]]:
@@ -119,43 +130,60 @@ def _per_layer(bits: Mapping[str, int]) -> Recipe:
 def rows() -> dict[str, Row]:
     """By the name that files and `--rows` use."""
     found = {
-        f"minmax{b}": Row(f"min-max per tensor, {b} bits", everywhere(MinMaxRange(b)), before=True)
+        f"minmax{b}": Row(
+            f"min-max per tensor, {b} bits", everywhere(MinMaxRange(b)), before=True, epochs=_EPOCHS.get(b, 1)
+        )
         for b in (6, 5, 4, 3, 2)
     }
     for bits in ((4, 4, 2), (4, 2, 4), (2, 4, 4)):
         digits = "".join(map(str, bits))
         found[f"minmax{digits}"] = Row(f"min-max per tensor, stages {bits}", by_stage(bits), before=True)
     found["hwgq2"] = Row(
-        "HWGQ, activations of 2 bits", everywhere(Linear(8), Activations(2)), QatOptions("hwgq")
+        "HWGQ, activations of 2 bits",
+        everywhere(Linear(8), Activations(2)),
+        QatOptions("hwgq", weights_only=True),
+        epochs=4,
+    )
+    found["ttq"] = Row("TTQ", everywhere(TrainedTernary()), epochs=4)
+    found["binary"] = Row(
+        "binary (XNOR-Net)",
+        everywhere(Binary(), signs=True),
+        QatOptions(weights_only=True, signs="hardtanh"),
+        epochs=4,
     )
     found["hwgqlloyd2"] = Row(
         "HWGQ at Lloyd's levels, activations of 2 bits",
         everywhere(Linear(8), Activations(2, levels="lloyd")),
-        QatOptions("hwgq-lloyd"),
+        QatOptions("hwgq-lloyd", weights_only=True),
+        epochs=4,
     )
-    found["ttq"] = Row("TTQ", everywhere(TrainedTernary()))
-    found["binary"] = Row("binary (XNOR-Net)", everywhere(Binary(), signs=True), QatOptions(signs="hardtanh"))
     for bases in (1, 3, 5):
-        found[f"abc{bases}"] = Row(f"ABC-Net, {bases} bases of weights", everywhere(AbcNet(bases)))
+        found[f"abc{bases}"] = Row(
+            f"ABC-Net, {bases} bases of weights", everywhere(AbcNet(bases)), epochs=4 if bases == 1 else 2
+        )
         found[f"abcact{bases}"] = Row(
             f"ABC-Net, {bases} bases of weights and activations",
             everywhere(AbcNet(bases), Activations(bases, levels="abc")),
-            QatOptions("abc"),
+            QatOptions("abc", weights_only=True),
+            epochs=4,
         )
     for b in (4, 3, 2):
-        found[f"codebook{b}"] = Row(f"k-means codebook, {b} bits", everywhere(KMeans(b)), before=True)
+        found[f"codebook{b}"] = Row(
+            f"k-means codebook, {b} bits", everywhere(KMeans(b)), before=True, epochs=_EPOCHS[b]
+        )
     for b in (4, 3, 2):
         found[f"lsq{b}"] = Row(
             f"LSQ, weights and activations of {b} bits",
             everywhere(Linear(b), Activations(b)),
-            QatOptions("lsq", weights="lsq"),
+            QatOptions("lsq", weights="lsq", weights_only=True),
+            epochs=_EPOCHS[b],
         )
-    for b in (4, 3, 2):
-        found[f"linear{b}"] = Row(f"per channel, {b} bits", everywhere(Linear(b)), before=True)
+    # The mixtures are trained as long as the uniform bits that they are held against.
     for b in (4, 3):
-        found[f"gain{b}"] = Row(f"noise-gain mixture at the weight bits of {b}", noise_gain(b), before=True)
-    for b in (4, 3):
-        found[f"budget{b}"] = Row(
-            f"mixture by sensitivity within the weight bits of {b}", sensitivity(b), before=True
-        )
+        for name, title, recipe in (
+            (f"linear{b}", f"LSQ, weights alone of {b} bits", everywhere(Linear(b))),
+            (f"gain{b}", f"LSQ, noise-gain mixture at the weight bits of {b}", noise_gain(b)),
+            (f"budget{b}", f"LSQ, mixture by sensitivity within the weight bits of {b}", sensitivity(b)),
+        ):
+            found[name] = Row(title, recipe, LEARNED_STEPS, before=True, epochs=_EPOCHS[b])
     return found

@@ -110,6 +110,7 @@ def float_graph(given: argparse.Namespace, train: Images) -> Graph:
             learning_rate=rate,
             weight_decay=1e-4,
             augment=AUGMENT,
+            precision=given.precision,
             checkpoint=given.out / "float.training.safetensors",
         )
         finetune(module, train.x, train.y, options, tell)
@@ -135,18 +136,20 @@ def train_unit(
     if row.before:
         result["before"] = accuracy(quantize(graph, [calibration], QuantizeOptions(recipe=recipe)), test)
     module = make_quantized_trainable(graph, [calibration], "minmax", row.training, recipe)
+    epochs = row.epochs if given.epochs is None else given.epochs
     options = TrainOptions(
-        epochs=given.epochs,
+        epochs=epochs,
         batch_size=given.batch_size,
-        learning_rate=given.learning_rate,
+        learning_rate=given.learning_rate or row.learning_rate,
         seed=seed,
         augment=AUGMENT,
         distill_from=graph if given.distill else None,
+        precision=given.precision,
         checkpoint=given.out / f"{name}_seed{seed}.safetensors",
     )
     finetune(module, train.x, train.y, options, tell)
     trained = module.to_quantized_graph()
-    return result | sizes(trained) | {"after": accuracy(trained, test), "epochs": given.epochs}
+    return result | sizes(trained) | {"after": accuracy(trained, test), "epochs": epochs}
 
 
 def table(base: float, done: dict[str, list[Unit]]) -> str:
@@ -180,12 +183,13 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--float-epochs", type=int, help="50 and 120 by default")
     parser.add_argument("--rows", nargs="+", default=list(rows()), choices=list(rows()), metavar="ROW")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, default=2, help="of each unit")
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--epochs", type=int, help="of each unit; by default 1 to 4, by the row")
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, help="by default 0.001 to 0.003, by the row")
     parser.add_argument("--distill", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--samples", type=int, help="training images; all by default")
     parser.add_argument("--test-samples", type=int, help="test images; all by default")
+    parser.add_argument("--precision", choices=["float32", "bfloat16"], default="bfloat16")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--print", action="store_true", help="only print the table of what there is")
     given = parser.parse_args()

@@ -61,7 +61,9 @@ class _Sign(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, low: float, high: float, slope: Slope) -> Tensor:
         ctx.save_for_backward(x)
         ctx.middle, ctx.half, ctx.slope = (low + high) / 2, (high - low) / 2, slope
-        return torch.where(x >= ctx.middle, high, low)
+        # In the numbers that come in: `where` of two Python numbers would widen them.
+        above = (x >= ctx.middle).to(x.dtype)
+        return torch.add(low * (1.0 - above), above, alpha=high)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:

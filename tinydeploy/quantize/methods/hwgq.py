@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tinydeploy import ops
 from tinydeploy.quantize.densities import half_wave_levels, half_wave_step
-from tinydeploy.quantize.methods.base import ActivationMethod, Round, at_random, to_nearest
+from tinydeploy.quantize.methods.base import ActivationMethod, Round, to_nearest
 from tinydeploy.quantize.scales import LEVELS, Activations, Range
 
 Backward = Literal["plain", "clipped", "log"]
@@ -38,7 +38,7 @@ def half_wave(x: Tensor, sigma: Tensor, levels: Tensor, backward: Backward, roun
     Args:
         sigma: scalar.
         levels: (n,) ascending, above zero, for a standard deviation of 1.
-        rounding: at random between evenly spaced levels; else the nearest one.
+        rounding: between evenly spaced levels; others take the nearest one.
     """
     result: Tensor = _HalfWave.apply(x, sigma, levels, backward, rounding)  # type: ignore[no-untyped-call]
     return result
@@ -52,10 +52,10 @@ class _HalfWave(torch.autograd.Function):
         z = x / sigma
         ctx.save_for_backward(z)
         ctx.most, ctx.backward_by = float(levels[-1]), backward
-        if rounding is at_random:
+        if _even(levels):
             q = rounding((z / levels[0]).clamp(0, len(levels))) * levels[0]
         else:
-            whole = torch.cat([levels.new_zeros(1), levels])
+            whole = torch.cat([levels.new_zeros(1), levels]).to(z.dtype)
             q = whole[torch.bucketize(z.contiguous(), (whole[1:] + whole[:-1]) / 2, right=True)]
         return q * sigma
 
@@ -63,11 +63,19 @@ class _HalfWave(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None, None]:
         (gradient,), (z,) = gradients, ctx.saved_tensors
         most, how = ctx.most, ctx.backward_by
-        passed = z > 0 if how == "plain" else (z > 0) & (z <= most)
-        result = gradient.masked_fill(~passed, 0.0)
+        if how == "plain":
+            result = torch.ops.aten.threshold_backward(gradient, z, 0.0)
+        else:
+            # One pass over memory. It is zero at both ends, so the upper one lies above q.
+            result = torch.ops.aten.hardtanh_backward(gradient, z, 0.0, most * (1.0 + 1e-6))
         if how == "log":
             result = torch.where(z > most, gradient / (z - (most - 1.0)).clamp_min(1.0), result)
         return result, None, None, None, None
+
+
+def _even(levels: Tensor) -> bool:
+    steps = torch.arange(1, len(levels) + 1, dtype=levels.dtype, device=levels.device)
+    return bool(torch.allclose(levels, levels[0] * steps))
 
 
 class HalfWaveActivations(ActivationMethod):
@@ -99,7 +107,7 @@ class HalfWaveActivations(ActivationMethod):
     def forward(self, x: Tensor) -> Tensor:
         if self.training:
             self._observe(x.detach())
-        levels = torch.tensor(self.levels(self.bits), dtype=x.dtype, device=x.device)
+        levels = torch.tensor(self.levels(self.bits), device=x.device)
         sigma = self._within(self._scale(), float(levels[-1]))
         return half_wave(x, sigma, levels, self._backward, self._rounding)
 
@@ -117,10 +125,12 @@ class HalfWaveActivations(ActivationMethod):
 
     @torch.no_grad()
     def _observe(self, x: Tensor) -> None:
-        count = int((x > 0).sum())
+        above = x.clamp_min(0.0)
+        count = int(above.count_nonzero())
         if count == 0:
             return
-        now = (x.clamp_min(0.0).double().square().sum() / count).sqrt().float()
+        # Float32 sums pairwise: as good as double here, at half the memory.
+        now = (above.float().square().sum() / count).sqrt()
         if float(self.sigma) == 0.0:
             self.sigma.copy_(now)
         else:

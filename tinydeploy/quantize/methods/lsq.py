@@ -48,19 +48,21 @@ class _LearnedStep(torch.autograd.Function):
         factor: Tensor | float,
         rounding: Round,
     ) -> Tensor:
-        v = x / step
+        # Under autocast the few levels fit into the short numbers that come in.
+        v = x / step.to(x.dtype)
         q = rounding(v.clamp(*limits))
         ctx.save_for_backward(v, q)
         ctx.limits, ctx.factor, ctx.shape = limits, factor, step.shape
-        return q * step
+        return q * step.to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
         (gradient,), (v, q), (low, high) = gradients, ctx.saved_tensors, ctx.limits
-        inside = (v > low) & (v < high)
-        slope = torch.where(inside, q - v, q)
-        of_step = (gradient * slope).sum_to_size(ctx.shape) * ctx.factor
-        return gradient.masked_fill(~inside, 0.0), of_step, None, None, None
+        # What this gradient is: zero at and beyond the ends, in one pass over memory.
+        passed = torch.ops.aten.hardtanh_backward(gradient, v, low, high)
+        slope = gradient * q - passed * v
+        of_step = slope.float().sum_to_size(ctx.shape) * ctx.factor
+        return passed, of_step, None, None, None
 
 
 class LsqWeights(WeightMethod):
