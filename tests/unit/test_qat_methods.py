@@ -107,7 +107,7 @@ def test_the_first_layers_train_with_the_integers_that_are_exported(name: str) -
     assert (off > 0.5).mean() < 0.02 + step / 4
 
 
-@pytest.mark.parametrize("name", ["lsq", "ttq", "stochastic lsq", "pact"])
+@pytest.mark.parametrize("name", ["lsq", "ttq", "stochastic lsq", "pact", "abc of both"])
 def test_a_seed_gives_the_same_network_again(name: str) -> None:
     first, second = trained(name, 2)[0].to_quantized_graph(), trained(name, 2)[0].to_quantized_graph()
     other = trained(name, 2, seed=1)[0].to_quantized_graph()

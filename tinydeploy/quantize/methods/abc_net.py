@@ -61,13 +61,19 @@ class _SeveralBases(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         (gradient,), (place, beta, passed, window, unit) = gradients, ctx.saved_tensors
         place = place.int()
-        by_interval = torch.bincount(
-            place.flatten(), gradient.float().flatten(), minlength=passed.shape[1]
-        ).to(beta.dtype)
+        by_interval = _sums(gradient.float(), place, passed.shape[1]).to(beta.dtype)
         slope = 2.0 * (beta @ window)
         of_beta = (2.0 * passed - (1.0 if ctx.centred else 0.0)) @ by_interval
         of_v = 2.0 * beta * (window @ by_interval)
         return gradient * (slope / unit).to(gradient.dtype)[place], of_beta, of_v, None, None
+
+
+def _sums(x: Tensor, place: Tensor, count: int) -> Tensor:
+    """The sum of x at each place, (count,)."""
+    if x.is_cuda:
+        # Counting into bins adds in any order there, and the same seed would not give the same network.
+        return torch.stack([x.masked_fill(place != i, 0.0).sum() for i in range(count)])
+    return torch.bincount(place.flatten(), x.flatten(), minlength=count)
 
 
 def in_int8(levels: Tensor) -> Tensor:
