@@ -10,7 +10,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.quantize.scales import LevelKind
 
 Ranges = Literal["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log", "hwgq-lloyd", "abc"]
-WeightSteps = Literal["straight", "lsq"]
+WeightSteps = Literal["straight", "lsq", "centroids", "centroids-moving"]
 Rounding = Literal["nearest", "stochastic"]
 SignGradient = Literal["wide", "hardtanh", "relu", "polynomial"]
 
@@ -29,7 +29,9 @@ class QatOptions:
             `hwgq-log`: of a plain one, of one with a logarithmic tail), and `hwgq-lloyd` levels that are
             not evenly spaced; `abc` takes as many bases as there are bits (ABC-Net). Which tensors `hwgq`
             leaves alone see its file; the last two are for what layers with weights read.
-        weights: `straight` chooses the scales anew for every batch; `lsq` learns them.
+        weights: `straight` chooses scales and codebooks anew for every batch; `lsq` learns the scales of
+            linear weights; `centroids` the values of codebooks, each shared by the same weights all along,
+            and `centroids-moving` the weights beside them, which go over to what is nearest.
         rounding: of linear weights and of activations while training.
         bits_from: linear weights, codebooks and activations of fewer bits start at so many and go down by
             two until half of the epochs are over; None trains all epochs at the bits that are exported.
