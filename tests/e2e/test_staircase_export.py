@@ -121,3 +121,13 @@ def test_a_staircase_leaves_the_onnx_and_says_so(tmp_path: Path) -> None:
     assert report["tflite"] is None
     assert "4 levels" in report["tflite_refused"]
     assert api.load_model(tmp_path / "out" / "model.onnx").graph.is_integer
+
+
+def test_too_many_levels_are_exit_code_2_before_anything_is_trained(tmp_path: Path) -> None:
+    given = ["compress", DIGITS / "digits_float.tflite", "--data", DIGITS / "samples.npz", "--bits", "4:6"]
+    given += ["--qat-ranges", "hwgq-lloyd", "-o", tmp_path / "out"]
+    result = CliRunner().invoke(cli, [str(a) for a in given])
+    assert result.exit_code == 2
+    assert "--qat-ranges" in result.output
+    assert "2 to 4 are possible" in result.output.replace("\n", " ")
+    assert not (tmp_path / "out").exists()

@@ -10,6 +10,7 @@ from fnmatch import fnmatchcase
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ops import DepthwiseConv2D, Staircase
+from tinydeploy.ops.staircase import MAX_STEPS
 from tinydeploy.quantize.qat_options import LEVELS_OF_RANGES, QatOptions
 from tinydeploy.quantize.rules import rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, Activations
@@ -92,7 +93,7 @@ class Recipe:
         """The treatment of each node of a float graph.
 
         Raises:
-            DeployError: a pattern matches no layer.
+            DeployError: a pattern matches no layer, or levels of so many bits are not possible.
         """
         names = [node.name for node in graph.nodes]
         for rule in self.rules:
@@ -119,9 +120,16 @@ class Recipe:
     def _levelled(self, treatment: Treatment) -> Treatment:
         """With the levels of the ranges that training was asked for."""
         how, levels = treatment.activations, LEVELS_OF_RANGES.get(self.training.ranges)
-        if levels is None or how.bits == 8 or how.levels != "even" or how.symmetric or treatment.signs:
-            return treatment
-        return replace(treatment, activations=replace(how, levels=levels))
+        plain = how.bits < 8 and how.levels == "even" and not how.symmetric and not treatment.signs
+        if levels is not None and plain:
+            how = replace(how, levels=levels)
+        if how.levels == "lloyd" and (1 << how.bits) - 1 > MAX_STEPS:
+            raise DeployError(
+                f"activations at Lloyd's levels of {how.bits} bits, and 2 to 4 are possible",
+                where="--qat-ranges" if plain else self.where,
+                hint="from five bits on even levels are as good: take the ranges hwgq",
+            )
+        return replace(treatment, activations=how)
 
 
 INT8_RECIPE = Recipe()

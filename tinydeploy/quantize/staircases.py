@@ -15,7 +15,6 @@ from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array, DType, Value
 from tinydeploy.ir.verify import verify
-from tinydeploy.ops.staircase import MAX_STEPS
 from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.calibrate import group_size, run_groups
 from tinydeploy.quantize.densities import half_wave_levels
@@ -41,8 +40,7 @@ def few_levels(graph: Graph, inputs: Sequence[Array], recipe: Recipe) -> Graph:
         inputs: calibration data, as `calibrate` takes them.
 
     Raises:
-        DeployError: a pattern of the recipe matches no layer, the data does not fit, or so many levels are
-            not possible.
+        DeployError: as `Recipe.assign`, or the data does not fit.
     """
     graph = binarize(graph, inputs, recipe)
     wanted = _wanted(graph, recipe)
@@ -75,12 +73,6 @@ def _wanted(graph: Graph, recipe: Recipe) -> dict[str, Activations]:
         how = treatment.activations
         if how.levels == "even" or treatment.signs or node.inputs[0] in given | stairs:
             continue
-        if how.levels == "lloyd" and (1 << how.bits) - 1 > MAX_STEPS:
-            raise DeployError(
-                f"Lloyd's levels of {how.bits} bits, and 2 to 4 are possible",
-                where=f"{recipe.where}: {node.name!r}",
-                hint="from five bits on even levels are as good: take the ranges hwgq",
-            )
         found[node.name] = how
     return found
 
