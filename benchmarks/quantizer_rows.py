@@ -152,9 +152,21 @@ def rows() -> dict[str, Row]:
         QatOptions(weights_only=True, signs="hardtanh"),
         epochs=4,
     )
+    found["hwgqlloyd2"] = Row(
+        "HWGQ at Lloyd's levels, activations of 2 bits",
+        everywhere(Linear(8), Activations(2, levels="lloyd")),
+        QatOptions("hwgq-lloyd", weights_only=True),
+        epochs=4,
+    )
     for bases in (1, 3, 5):
         found[f"abc{bases}"] = Row(
             f"ABC-Net, {bases} bases of weights", everywhere(AbcNet(bases)), epochs=4 if bases == 1 else 2
+        )
+        found[f"abcact{bases}"] = Row(
+            f"ABC-Net, {bases} bases of weights and activations",
+            everywhere(AbcNet(bases), Activations(bases, levels="abc")),
+            QatOptions("abc", weights_only=True),
+            epochs=4,
         )
     for b in (4, 3, 2):
         found[f"codebook{b}"] = Row(

@@ -22,7 +22,7 @@ from tinydeploy.model import Model
 from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
-from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, exportable
+from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, overridden
 from tinydeploy.quantize.recipe_file import make_recipe
 from tinydeploy.repair.steps import parse_repairs
 from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
@@ -111,7 +111,7 @@ def compress(
     goal = parse_goal(prune)
     auto, budget = bits_option(bits, max_accuracy_drop, bits_budget)
     chosen = make_recipe(bits if auto is None else "8", scheme, None if recipe is None else Path(recipe))
-    qat = exportable(
+    qat = overridden(
         chosen.training,
         ranges=qat_ranges,
         weights=qat_weights,
@@ -119,6 +119,7 @@ def compress(
         bits_from=qat_bits_from,
         signs=qat_signs,
     )
+    chosen = replace(chosen, training=qat)
     training = fit_samples(model.graph, open_dataset(data), scale=input_scale, mean=input_mean)
     held = training
     if eval_data is not None:

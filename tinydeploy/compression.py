@@ -23,9 +23,9 @@ from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
-from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import Recipe
+from tinydeploy.quantize.staircases import few_levels
 from tinydeploy.repair.steps import Case
 from tinydeploy.repairing import Gain, repair
 from tinydeploy.scoring import metric_of, value_of
@@ -262,7 +262,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             progress,
         )
         options = replace(options, recipe=replace(found.recipe, training=options.recipe.training))
-    trained = binarize(trained, calibration, options.recipe)
+    trained = few_levels(trained, calibration, options.recipe)
     how = QuantizeOptions(options.calibration, recipe=options.recipe)
     few = [x[:64] for x in given.evaluation.inputs]
     repaired, gains = repair(

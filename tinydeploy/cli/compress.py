@@ -158,10 +158,13 @@ def _layer_ratios(
 @click.option("--augment", help="package.module:function(x, generator), applied to every batch.")
 @click.option(
     "--qat-ranges",
-    type=click.Choice(["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log"]),
+    type=click.Choice(
+        ["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log", "hwgq-lloyd", "abc"]
+    ),
     help="Activations in quantization-aware training: running averages of their ends (the default), ends that"
     " are learned, a learned step (lsq), a learned clip (pact), or the step of a rectified Gaussian (hwgq;"
-    " -plain and -log have other gradients).",
+    " -plain and -log have other gradients). Below eight bits, with or without training, hwgq-lloyd takes"
+    " levels that are not evenly spaced, and abc as many bases as bits (ABC-Net).",
 )
 @click.option(
     "--qat-weights",
@@ -232,7 +235,8 @@ def compress_command(
     """Makes a float MODEL small: prunes channels, trains, quantizes to int8 or fewer bits, and measures.
 
     Writes model.onnx (QDQ), model.tflite and report.json into the output folder; `export-c` takes either
-    model on. TFLite has weights of 8 and 4 bits only, so other forms leave model.tflite out. Training needs
+    model on. TFLite has weights of 8 and 4 bits only, so other forms leave model.tflite out, as
+    uneven levels do. Training needs
     the extra 'train'.
 
     \b

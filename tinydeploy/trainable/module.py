@@ -51,6 +51,9 @@ class Simulation(Protocol):
     def penalty(self) -> Tensor | None:
         """What joins the loss of a batch."""
 
+    def learned(self, graph: Graph) -> Graph:
+        """A float graph with what is learned beside its constants: the steps of each STAIRCASE."""
+
     def lower(self, graph: Graph, factors: Factors) -> Graph:
         """The integer graph of a float graph with the ranges as they are now.
 
@@ -201,6 +204,9 @@ class Trainable(nn.Module):
     def _run_node(self, node: Node, site: Site, operands: list[Tensor | None]) -> Tensor:
         if isinstance(node.op, ops.Sign):
             return sign(required(operands, 0), node.op.low, node.op.high, self.surrogate)
+        if isinstance(node.op, ops.Staircase) and self.simulation is not None:
+            # The simulation of its output makes the steps, and learns them.
+            return required(operands, 0)
         norm = self._norm_of.get(node.name)
         if norm is None or not isinstance(node.op, ops.Conv2D | ops.DepthwiseConv2D):
             return FORWARD[type(node.op)](node.op, site, operands)
@@ -218,7 +224,8 @@ class Trainable(nn.Module):
                 now[weights], now[bias] = fold_into(node, now[weights], now[bias], norm)
         values = dict(self.graph.values)
         values.update({name: constant(name, data.cpu().numpy()) for name, data in now.items()})
-        return replace(self.graph, values=values)
+        graph = replace(self.graph, values=values)
+        return graph if self.simulation is None else self.simulation.learned(graph)
 
     def factors(self) -> dict[str, Tensor]:
         """What `to_graph` multiplies the weights of each normalized node's outputs by."""
