@@ -75,7 +75,7 @@ def _api(model: Model) -> Iterator[str]:
         yield f"{port.ctype} *{n}_{port.label}(void);"
     yield ""
     if model.coding is not None:
-        yield f"/* Decodes weights into {model.decoded_bytes} bytes of RAM. {n}_run does so when it is called first;"
+        yield f"/* Decodes weights into {model.decoded_bytes} B of RAM. {n}_run does so at its first call;"
         yield " * call this at start-up where that call may not take longer than others. */"
         yield f"void {n}_init(void);"
         yield ""
