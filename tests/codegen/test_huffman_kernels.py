@@ -34,7 +34,7 @@ DECODER = r"""
 #include <stdlib.h>
 #include "td_kernels_huffman.h"
 
-/* Reads layout, bits, count, bytes of the code and bytes of the result, then the code; buffers to the byte. */
+/* Reads layout, bits, count, bytes of code and of result, then the code; buffers to the byte. */
 int main(void)
 {
     int32_t given[5];
@@ -141,7 +141,7 @@ def test_a_layer_with_decoded_indices(name: str, kind: str, seed: int, tmp_path:
 
 
 @needs_compiler
-@pytest.mark.parametrize("bits", [3, 4])
+@pytest.mark.parametrize("bits", [3, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_network_with_decoded_indices(coded_on_host: str, bits: int, tmp_path: Path) -> None:
     graph = network(bits, channels=16)
     assert_equals_engine(graph, tmp_path)
@@ -204,7 +204,7 @@ def job(graph: Graph, core: str, optimize: str, compiler: str | None = None) -> 
     "core", ["cortex-m4", "cortex-m0plus", pytest.param("rv32imc", marks=pytest.mark.slow)]
 )
 def test_on_a_core(core: str, optimize: str) -> None:
-    """0 mismatches, where NAME_run decodes and where NAME_init did, with the arena painted before each run."""
+    """0 mismatches where NAME_run decodes and where NAME_init did, over any contents of the arena."""
     graph = network(4, channels=24)
     made = job(graph, core, optimize)
     result = verify(made, core, telling_inputs(graph, samples=1), None)
@@ -212,8 +212,8 @@ def test_on_a_core(core: str, optimize: str) -> None:
     assert result.ok, (result.mismatches, m.faults, m.float_symbols)
     assert m.project.model.coding is not None and m.init_instructions is not None
     assert m.init_instructions > 5 * sum(c.data_bytes for _, c in coded_constants(m.project.model.layers))
-    # Decoding is not counted again in the inference.
-    assert f"{made.options.name}_init" not in m.per_function
+    # What was decoded at start-up is not decoded again in the inference.
+    assert m.per_function["net_run"] < m.init_instructions / 20
 
 
 @needs_emulator
