@@ -4,6 +4,7 @@
 
 MODEL is ic_float.tflite, DATA the folder that `benchmarks/prepare.py` wrote. WEIGHTS holds the float
 network's constants by name, fine-tuned on the training images; without --float it is trained first.
+Steps between integers are learned (LSQ).
 Each pair of bits and seed is one unit: its epochs are checkpointed in OUT, its result stays in
 OUT/results.json, and the next call goes on with what is missing. First and last layer and all activations
 have 8 bits. Accuracies are those of the integer engine on all test images.
@@ -38,7 +39,7 @@ from tinydeploy.trainable import make_trainable
 AUGMENT = "tinydeploy.finetune.augment:flip_and_shift"
 ALLOWED = {4: 0.7, 3: 1.5, 2: 5.0}
 """Points that the mean of three seeds may lose."""
-EPOCHS = {4: 4, 3: 14, 2: 8}
+EPOCHS = {4: 2, 3: 3, 2: 6}
 CALIBRATION = 500
 
 
@@ -117,7 +118,7 @@ def train_unit(
     """The integer graph of one unit and its epochs; goes on from its checkpoint."""
     recipe = stages_at(graph, bits)
     module = make_quantized_trainable(
-        graph, [train.x[:CALIBRATION]], "minmax", QatOptions(weights_only=True), recipe
+        graph, [train.x[:CALIBRATION]], "minmax", QatOptions(weights="lsq", weights_only=True), recipe
     )
     epochs = given.epochs or EPOCHS[bits]
     options = TrainOptions(
@@ -160,7 +161,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--float-epochs", type=int, default=50)
     parser.add_argument("--bits", type=int, nargs="+", default=[4, 3, 2], choices=[4, 3, 2])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of each unit; by default 4, 14 and 8")
+    parser.add_argument("--epochs", type=int, help="of each unit; by default 2, 3 and 6")
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--distill", action=argparse.BooleanOptionalAction, default=True)

@@ -26,8 +26,11 @@ from tinydeploy.quantize.schemes import (
 )
 
 WEIGHTS_ONLY = QatOptions(weights_only=True)
+LEARNED_STEPS = QatOptions(weights="lsq", weights_only=True)
+_RATES = {1: 1e-3, 2: 2e-3, 4: 3e-3}
+"""Learning rate by epochs: what has lost little is trained little, and is not to be shaken."""
 _EPOCHS = {4: 1, 3: 2, 2: 4}
-"""Epochs by bits of a weight."""
+"""By bits of a weight."""
 GAIN_SAMPLES = 32
 """Images that give noise gains: a backward pass an image and class."""
 
@@ -47,6 +50,10 @@ class Row:
     training: QatOptions = WEIGHTS_ONLY
     before: bool = False
     epochs: int = 2
+
+    @property
+    def learning_rate(self) -> float:
+        return _RATES[self.epochs]
 
 
 def inner_layers(graph: Graph) -> list[tuple[str, int, int]]:
@@ -162,9 +169,9 @@ def rows() -> dict[str, Row]:
     # The mixtures are trained as long as the uniform bits that they are held against.
     for b in (4, 3):
         for name, title, recipe in (
-            (f"linear{b}", f"per channel, {b} bits", everywhere(Linear(b))),
-            (f"gain{b}", f"noise-gain mixture at the weight bits of {b}", noise_gain(b)),
-            (f"budget{b}", f"mixture by sensitivity within the weight bits of {b}", sensitivity(b)),
+            (f"linear{b}", f"LSQ, weights alone of {b} bits", everywhere(Linear(b))),
+            (f"gain{b}", f"LSQ, noise-gain mixture at the weight bits of {b}", noise_gain(b)),
+            (f"budget{b}", f"LSQ, mixture by sensitivity within the weight bits of {b}", sensitivity(b)),
         ):
-            found[name] = Row(title, recipe, before=True, epochs=_EPOCHS[b])
+            found[name] = Row(title, recipe, LEARNED_STEPS, before=True, epochs=_EPOCHS[b])
     return found

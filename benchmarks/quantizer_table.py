@@ -140,7 +140,7 @@ def train_unit(
     options = TrainOptions(
         epochs=epochs,
         batch_size=given.batch_size,
-        learning_rate=given.learning_rate,
+        learning_rate=given.learning_rate or row.learning_rate,
         seed=seed,
         augment=AUGMENT,
         distill_from=graph if given.distill else None,
@@ -185,7 +185,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--epochs", type=int, help="of each unit; by default 1 to 4, by the row")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--learning-rate", type=float, help="by default 0.001 to 0.003, by the row")
     parser.add_argument("--distill", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--samples", type=int, help="training images; all by default")
     parser.add_argument("--test-samples", type=int, help="test images; all by default")
