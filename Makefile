@@ -8,6 +8,8 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c requi
 DIGITS := fixtures/digits
 # pytest-xdist runs this many tests at a time.
 WORKERS ?= auto
+# Neighbours stay with one worker, so that what a file builds for its tests is built once.
+TOGETHER := -n $(WORKERS) --dist worksteal
 
 .PHONY: demo test check lint format goldens clean
 
@@ -19,11 +21,11 @@ demo: $(VENV)/.emulate
 	$(BIN)/tinydeploy profile demo/model/model.onnx --target cortex-m4,nucleo-l4r5zi,raspberry-pi-pico
 
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest -n $(WORKERS)
+	$(BIN)/python -m pytest $(TOGETHER)
 
 # The fast subset, for every commit.
 check: lint
-	$(BIN)/python -m pytest -n $(WORKERS) -m "not slow" -q
+	$(BIN)/python -m pytest $(TOGETHER) -m "not slow" -q
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ from tinydeploy.precision.gains import noise_gains
 from tinydeploy.precision.mixtures import BITS, path
 from tinydeploy.precision.sensitivity import layer_sensitivity
 from tinydeploy.quantize.qat import QatOptions
+from tinydeploy.quantize.qat_options import WeightSteps
 from tinydeploy.quantize.recipe import LayerRule, Recipe, Treatment, linear_nodes
 from tinydeploy.quantize.scales import Activations
 from tinydeploy.quantize.schemes import (
@@ -159,6 +160,16 @@ def rows() -> dict[str, Row]:
         found[f"codebook{b}"] = Row(
             f"k-means codebook, {b} bits", everywhere(KMeans(b)), before=True, epochs=_EPOCHS[b]
         )
+    learned: tuple[tuple[str, str, WeightSteps], ...] = (
+        ("centroids", "codebook of fine-tuned centroids", "centroids"),
+        ("moving", "codebook of centroids that move through the weights", "centroids-moving"),
+    )
+    for name, title, weights in learned:
+        for b in (4, 3, 2):
+            training = QatOptions(weights=weights, weights_only=True)
+            found[f"{name}{b}"] = Row(
+                f"{title}, {b} bits", everywhere(KMeans(b)), training, epochs=_EPOCHS[b]
+            )
     for b in (4, 3, 2):
         found[f"lsq{b}"] = Row(
             f"LSQ, weights and activations of {b} bits",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,12 @@ ram_bytes = "made up"
 
 def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(cli, [str(a) for a in arguments])
+
+
+@cache
+def profiled() -> Result:
+    """The digits on a board that they fit."""
+    return run("profile", MODEL, "--target", "nucleo-l4r5zi")
 
 
 def document(result: Result) -> dict[str, object]:
@@ -117,8 +124,7 @@ def test_a_core_that_pairs_instructions_says_that_this_is_modelled() -> None:
 
 
 def test_every_latency_is_printed_with_its_band() -> None:
-    result = run("profile", MODEL, "--target", "nucleo-l4r5zi")
-    assert "% (modelled; validated on 8 published results)" in " ".join(result.stdout.split())
+    assert "% (modelled; validated on 8 published results)" in " ".join(profiled().stdout.split())
     result = run("profile", MODEL, "--target", "nucleo-f446re")
     assert " ms (modelled; unvalidated)" in result.stdout
     assert " ms (modelled; unvalidated)" in run("verify", MODEL, "--target", "nucleo-f446re").stdout
@@ -135,7 +141,7 @@ def test_a_model_that_does_not_fit_is_exit_1_and_json_all_the_same(tmp_path: Pat
 
 
 def test_profile_prints_a_table_that_fits_80_columns() -> None:
-    result = run("profile", MODEL, "--target", "nucleo-l4r5zi")
+    result = profiled()
     assert result.exit_code == 0
     assert "conv_2d" in result.stdout
     assert max(map(len, result.stdout.splitlines())) <= 80
@@ -254,6 +260,7 @@ def test_profile_limits_are_exit_1_and_say_what_would_help() -> None:
     assert max(map(len, result.stdout.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_profile_limits_in_json() -> None:
     result = run("profile", MODEL, "--target", "nucleo-l4r5zi", "--max-latency-ms", "1", "--json")
     assert result.exit_code == 1

@@ -19,8 +19,8 @@ SVG = "{http://www.w3.org/2000/svg}"
     ("goal", "target", "key"),
     [
         ("latency=75%", "nucleo-l4r5zi", "latency_ms"),
-        ("latency=2ms", "nucleo-l4r5zi", "latency_ms"),
-        ("latency=75%", "cortex-m0plus", "cycles"),
+        pytest.param("latency=2ms", "nucleo-l4r5zi", "latency_ms", marks=pytest.mark.slow),
+        pytest.param("latency=75%", "cortex-m0plus", "cycles", marks=pytest.mark.slow),
         pytest.param("flash=90%", "cortex-m4", "flash_bytes", marks=pytest.mark.slow),
         pytest.param("ram=90%", "cortex-m4", "ram_bytes", marks=pytest.mark.slow),
     ],

@@ -41,6 +41,7 @@ def test_a_repaired_model_is_the_same_in_both_files(tmp_path: Path) -> None:
     assert "every element of every layer is the same" in result.stdout
 
 
+@pytest.mark.slow
 def test_adaround_moves_weights_and_nothing_else(tmp_path: Path) -> None:
     pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
     x = dict(np.load(SAMPLES))

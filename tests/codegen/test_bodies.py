@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from graphs import GraphBuilder, conv_2d, depthwise_conv_2d
 from native import assert_equals_engine, needs_compiler, telling_inputs
+from sweeps import by_turns
 from wiring_cases import random_network
 
 from tinydeploy.backends.c import bodies
@@ -89,8 +90,7 @@ def test_the_body_for_any_shape_is_smaller_in_the_firmware(monkeypatch: pytest.M
 
 
 @needs_compiler
-@pytest.mark.parametrize("optimize", ["latency", "flash"])
-@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize(("optimize", "same"), by_turns(["latency", "flash"], [True, False]))
 def test_shared_bodies_equal_the_engine(
     same: bool, optimize: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from graphs import every_op_graph, single_op_graph
 from kernel_cases import KERNELS
 from native import assert_equals_engine, needs_compiler, telling_inputs
 from shared import MODELS, model_path, needs_data
-from sweeps import seeds, thinned
+from sweeps import by_turns, seeds, thinned
 from wiring_cases import random_network
 
 from tinydeploy import api
@@ -61,14 +61,14 @@ def plain_c(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("plain_c")
-@pytest.mark.parametrize("name", thinned(CASES, 4))
+@pytest.mark.parametrize("name", thinned(CASES, 16))
 def test_as_plain_c_under_sanitizers(name: str, tmp_path: Path) -> None:
     assert_equals_engine(KERNELS[name](), tmp_path)
 
 
 @needs_compiler
 @pytest.mark.usefixtures("plain_c", "as_the_family_says")
-@pytest.mark.parametrize("seed", seeds(6, 40))
+@pytest.mark.parametrize("seed", seeds(1, 40))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_sweep_as_plain_c(family: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(dsp_case(family, seed), tmp_path)
@@ -76,7 +76,7 @@ def test_a_sweep_as_plain_c(family: str, seed: int, tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("plain_c")
-@pytest.mark.parametrize("level", ["-O0", "-O2", "-Os", "-O3"])
+@pytest.mark.parametrize("level", thinned(["-Os", "-O0", "-O2", "-O3"], 4))
 def test_any_optimisation_level(level: str, tmp_path: Path) -> None:
     assert_equals_engine(every_op_graph(), tmp_path, level)
 
@@ -97,14 +97,15 @@ def proved(graph: Graph, core: str, compiler: str | None = None) -> None:
     assert m.arena_touched == m.project.plan.arena_bytes
 
 
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m7", "cortex-m33"])
-@pytest.mark.parametrize("name", thinned(CASES[::5], 6))
+@pytest.mark.parametrize(
+    ("name", "core"), by_turns(CASES[::5], ["cortex-m4", "cortex-m7", "cortex-m33"], every=6)
+)
 def test_on_a_core_that_has_the_extension(name: str, core: str) -> None:
     proved(KERNELS[name](), core)
 
 
 @pytest.mark.usefixtures("as_the_family_says")
-@pytest.mark.parametrize("seed", seeds(2, 12))
+@pytest.mark.parametrize("seed", seeds(1, 12))
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_sweep_on_a_core(family: str, seed: int) -> None:
     proved(dsp_case(family, 1000 + seed), ("cortex-m4", "cortex-m33")[seed % 2])

@@ -11,6 +11,7 @@ from graphs import every_op_graph
 from kernel_cases import KERNELS
 from native import telling_inputs
 from random_cases import KINDS, random_case
+from sweeps import by_turns
 from wiring_cases import WIRING, random_network
 
 from tinydeploy.backends.c.project import ExportOptions
@@ -68,8 +69,7 @@ def assert_verified(
     assert result.ok
 
 
-@pytest.mark.parametrize("name", PICKED)
-@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m4"])
+@pytest.mark.parametrize(("name", "core"), by_turns(PICKED, ["cortex-m0plus", "cortex-m4"]))
 def test_kernel(core: str, name: str) -> None:
     assert_verified(KERNELS[name](), core)
 
@@ -81,8 +81,7 @@ def test_kernel_on_the_other_cores(core: str, name: str) -> None:
     assert_verified(KERNELS[name](), core)
 
 
-@pytest.mark.parametrize("optimize", ["latency", "flash"])
-@pytest.mark.parametrize("core", EVERY_CORE)
+@pytest.mark.parametrize(("core", "optimize"), by_turns(EVERY_CORE, ["latency", "flash"]))
 def test_every_op(core: str, optimize: str) -> None:
     assert_verified(every_op_graph(), core, optimize=optimize)
 

@@ -13,7 +13,7 @@ import pytest
 from form_cases import FORMS, KINDS, SIGNED, form_case, formed
 from graphs import single_op_graph
 from native import assert_equals_engine, needs_compiler, telling_inputs
-from sweeps import seeds
+from sweeps import by_turns, seeds
 
 from tinydeploy.backends.c import project
 from tinydeploy.backends.c.project import ExportOptions, make_project
@@ -37,16 +37,14 @@ needs_emulator = pytest.mark.skipif(
 
 @needs_compiler
 @pytest.mark.parametrize("seed", seeds(1, 12))
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("name", "kind"), by_turns(FORMS, KINDS))
 def test_portable_kernels(name: str, kind: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(form_case(name, kind, seed), tmp_path)
 
 
 @needs_compiler
 @pytest.mark.parametrize("seed", seeds(1, 12))
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", SIGNED)
+@pytest.mark.parametrize(("name", "kind"), by_turns(SIGNED, KINDS))
 def test_portable_kernels_over_signs(name: str, kind: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(form_case(name, kind, seed, signs=True), tmp_path)
 
@@ -62,8 +60,7 @@ def dsp_as_plain_c(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_compiler
 @pytest.mark.usefixtures("dsp_as_plain_c")
 @pytest.mark.parametrize("seed", seeds(1, 12))
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("name", FORMS)
+@pytest.mark.parametrize(("name", "kind"), by_turns(FORMS, KINDS, every=2, first=1))
 def test_dsp_kernels_as_plain_c(name: str, kind: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(form_case(name, kind, 100 + seed), tmp_path)
 
@@ -111,12 +108,12 @@ def proved(graph: Graph, core: str, compiler: str | None = None) -> None:
 
 
 def on_cores() -> list[object]:
-    """Every form and op on a core; the fast suite takes one of each form."""
+    """Every form and op on a core; the fast suite takes one of every second form."""
     cases = []
     for i, name in enumerate(FORMS):
         for j, kind in enumerate(KINDS):
             core = ("cortex-m4", "cortex-m0plus")[(i + j) % 2]
-            slow = [pytest.mark.slow] if j != i % 3 else []
+            slow = [pytest.mark.slow] * (i % 2 > 0 or j != i % 3)
             cases.append(pytest.param(name, kind, core, marks=slow))
             other = "cortex-m33" if core == "cortex-m0plus" else "cortex-m0plus"
             cases.append(pytest.param(name, kind, other, marks=pytest.mark.slow))
@@ -138,10 +135,7 @@ def test_on_a_core(name: str, kind: str, core: str) -> None:
 
 
 @needs_emulator
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m0plus"])
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (i > 1)) for i, n in enumerate(SIGNED)]
-)
+@pytest.mark.parametrize(("core", "name"), by_turns(["cortex-m4", "cortex-m0plus"], SIGNED))
 def test_over_signs_on_a_core(name: str, core: str) -> None:
     proved(form_case(name, "CONV_2D", 400, signs=True), core)
 

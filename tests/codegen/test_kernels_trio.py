@@ -13,7 +13,7 @@ from dsp_cases import FAMILIES, POOLS, choices_of, dsp_case
 from graphs import every_op_graph, single_op_graph
 from kernel_cases import KERNELS, tuned
 from native import assert_equals_engine, needs_compiler, telling_inputs
-from sweeps import seeds, thinned
+from sweeps import by_turns, seeds, thinned
 from wiring_cases import random_network
 
 from tinydeploy.backends.c import project
@@ -54,14 +54,14 @@ def plain_c(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("plain_c")
-@pytest.mark.parametrize("name", thinned(CASES, 8))
+@pytest.mark.parametrize("name", thinned(CASES, 16))
 def test_as_plain_c_under_sanitizers(name: str, tmp_path: Path) -> None:
     assert_equals_engine(KERNELS[name](), tmp_path)
 
 
 @needs_compiler
 @pytest.mark.usefixtures("plain_c")
-@pytest.mark.parametrize("seed", seeds(4, 40))
+@pytest.mark.parametrize("seed", seeds(1, 40))
 @pytest.mark.parametrize("family", KINDS)
 def test_a_sweep_as_plain_c(family: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(dsp_case(family, seed, narrow=True), tmp_path)
@@ -69,7 +69,7 @@ def test_a_sweep_as_plain_c(family: str, seed: int, tmp_path: Path) -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("plain_c")
-@pytest.mark.parametrize("level", ["-O0", "-O2", "-Os", "-O3"])
+@pytest.mark.parametrize("level", thinned(["-O3", "-O0", "-O2", "-Os"], 4))
 def test_any_optimisation_level(level: str, tmp_path: Path) -> None:
     assert_equals_engine(every_op_graph(), tmp_path, level)
 
@@ -92,13 +92,14 @@ def proved(graph: Graph, core: str, compiler: str | None = None) -> None:
     assert m.project.plan.arena_bytes - slack <= m.arena_touched <= m.project.plan.arena_bytes
 
 
-@pytest.mark.parametrize("core", ["cortex-m0plus", "cortex-m3", "rv32imc"])
-@pytest.mark.parametrize("name", thinned(CASES[::5], 8))
+@pytest.mark.parametrize(
+    ("name", "core"), by_turns(CASES[::5], ["cortex-m0plus", "cortex-m3", "rv32imc"], every=8)
+)
 def test_on_a_core(name: str, core: str) -> None:
     proved(KERNELS[name](), core)
 
 
-@pytest.mark.parametrize("seed", seeds(3, 16))
+@pytest.mark.parametrize("seed", seeds(1, 16))
 @pytest.mark.parametrize("family", KINDS)
 def test_a_sweep_on_the_core_with_assembly(family: str, seed: int) -> None:
     proved(dsp_case(family, 1000 + seed, narrow=True), "cortex-m0plus")
@@ -217,7 +218,7 @@ def test_depthwise_with_parts_of_bands(part: int, tmp_path: Path, monkeypatch: p
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", thinned(CASES, 12))
+@pytest.mark.parametrize("name", thinned(CASES, 24))
 def test_the_portable_kernels_without_a_long_multiplication(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

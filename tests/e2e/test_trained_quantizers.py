@@ -43,6 +43,8 @@ CASES = {
     "hwgq 4:4": Case("4:4", ranges="hwgq", least=0.8),
     "ttq": Case(scheme="ttq"),
     "dynamic range 4": Case(scheme="dynamic:4"),
+    "centroids 3": Case(scheme="codebook:3", weights="centroids"),
+    "moving centroids 2 from eight bits": Case(scheme="codebook:2", weights="centroids-moving", start=8),
     "stochastic 4:6": Case("4:6", rounding="stochastic"),
     "binary by hard tanh": Case(scheme="binary", signs="hardtanh", least=0.5),
     "binary by a polynomial": Case(scheme="binary", signs="polynomial", least=0.5),

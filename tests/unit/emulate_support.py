@@ -12,7 +12,7 @@ import pytest
 from tinydeploy.emulate.abi import ModelAbi
 from tinydeploy.emulate.build import Firmware, build
 from tinydeploy.emulate.toolchain import find_toolchain
-from tinydeploy.targets import load_target
+from tinydeploy.targets import Core, load_target
 
 PROJECT = Path(__file__).parent / "emulate_project"
 TINY = ModelAbi("tiny", (256,), (64,), 321, ("tiny.c", "tiny_weights.c"))
@@ -31,8 +31,18 @@ NO_GCC = pytest.mark.skipif(
 )
 NO_ZIG = pytest.mark.skipif(importlib.util.find_spec("ziglang") is None, reason="ziglang is not installed")
 NO_RISCV_GCC = pytest.mark.skipif(shutil.which(RISCV.gcc) is None, reason=f"{RISCV.gcc} is not on PATH")
-RISCV_COMPILERS = [pytest.param("gcc", marks=NO_RISCV_GCC), pytest.param("zig", marks=NO_ZIG)]
-COMPILERS = [pytest.param("gcc", marks=NO_GCC), pytest.param("zig", marks=NO_ZIG)]
+BOTH_COMPILERS = [pytest.param("gcc", marks=NO_GCC), pytest.param("zig", marks=NO_ZIG)]
+BOTH_RISCV_COMPILERS = [pytest.param("gcc", marks=NO_RISCV_GCC), pytest.param("zig", marks=NO_ZIG)]
+
+
+def _taken_first(core: Core, no_gcc: pytest.MarkDecorator) -> list[object]:
+    """Both compilers; the fast suite has zig only where there is no gcc."""
+    second = [pytest.mark.slow] * (shutil.which(core.gcc or "") is not None)
+    return [pytest.param("gcc", marks=no_gcc), pytest.param("zig", marks=[NO_ZIG, *second])]
+
+
+COMPILERS = _taken_first(CORES["cortex-m4"], NO_GCC)
+RISCV_COMPILERS = _taken_first(RISCV, NO_RISCV_GCC)
 
 _ODD = """
 #include <stdint.h>

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from emulate_support import COMPILERS, odd_firmware
+from sweeps import by_turns
 
 from tinydeploy.emulate.alignment import passes
 from tinydeploy.emulate.machine import Machine, Run
@@ -13,6 +14,14 @@ from tinydeploy.errors import DeployError
 
 pytestmark = pytest.mark.parametrize("compiler", COMPILERS)
 WITH_THUMB2 = ["cortex-m3", "cortex-m4", "cortex-m7", "cortex-m33"]
+MULTIPLE = (
+    "ldrd r4, r5, [r2]",
+    "strd r4, r5, [r2, #4]",
+    "ldrd r4, r5, [r2], #8",
+    "ldm r2, {r4, r5}",
+    "ldmia r2!, {r3, r4}",
+    "stmdb r2!, {r4, r5}",
+)
 
 
 def run(layer: str, core: str, compiler: str, folder: Path) -> Run:
@@ -30,18 +39,7 @@ def assembly(text: str, offset: int) -> str:
     """
 
 
-@pytest.mark.parametrize("core", WITH_THUMB2)
-@pytest.mark.parametrize(
-    "text",
-    [
-        "ldrd r4, r5, [r2]",
-        "strd r4, r5, [r2, #4]",
-        "ldrd r4, r5, [r2], #8",
-        "ldm r2, {r4, r5}",
-        "ldmia r2!, {r3, r4}",
-        "stmdb r2!, {r4, r5}",
-    ],
-)
+@pytest.mark.parametrize(("text", "core"), by_turns(MULTIPLE, WITH_THUMB2))
 def test_multiple_and_double_words_are_aligned_on_every_core(
     text: str, core: str, compiler: str, tmp_path: Path
 ) -> None:

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from emulate_support import COMPILERS, CORES, NO_GCC, NO_ZIG, ODD, PROJECT, TINY, odd_firmware
+from emulate_support import BOTH_COMPILERS, COMPILERS, CORES, NO_GCC, NO_ZIG, ODD, PROJECT, TINY, odd_firmware
 
 from tinydeploy.emulate.abi import ModelAbi
 from tinydeploy.emulate.build import build
@@ -74,7 +74,7 @@ def test_without_the_emulator_the_extra_is_named(
 
 
 @NO_ZIG
-@pytest.mark.parametrize("home", ["", None, "empty"])
+@pytest.mark.parametrize("home", [None, *(pytest.param(h, marks=pytest.mark.slow) for h in ("", "empty"))])
 def test_zig_needs_no_home(home: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for name in ("XDG_CACHE_HOME", "ZIG_GLOBAL_CACHE_DIR", "ZIG_LOCAL_CACHE_DIR", "HOME"):
         monkeypatch.delenv(name, raising=False)
@@ -86,7 +86,7 @@ def test_zig_needs_no_home(home: str | None, monkeypatch: pytest.MonkeyPatch, tm
     build(PROJECT, TINY, M4, found, tmp_path / "out")
 
 
-@pytest.mark.parametrize("compiler", COMPILERS)
+@pytest.mark.parametrize("compiler", BOTH_COMPILERS)
 @pytest.mark.parametrize("core", CORES)
 def test_sizes_are_those_of_the_linked_file(core: str, compiler: str, tmp_path: Path) -> None:
     firmware = build(PROJECT, TINY, CORES[core], find_toolchain(CORES[core], compiler), tmp_path)

@@ -84,8 +84,9 @@ FLOAT = {"fsw", "fsd", "fsub.s", "fsub.d", "fsqrt.s", "fsqrt.d", "fsgnj.s", "fsg
 FLOAT |= {"fsgnjx.s", "fsgnjx.d", "frcsr", "frrm", "frflags", "fscsr", "fsrm", "fsflags", "fsrmi", "fsflagsi"}
 
 
-def test_every_compressed_instruction_agrees_with_the_disassembler() -> None:
-    for half in range(1 << 16):
+@pytest.mark.parametrize("step", [61, pytest.param(1, marks=pytest.mark.slow)])
+def test_every_compressed_instruction_agrees_with_the_disassembler(step: int) -> None:
+    for half in range(0, 1 << 16, step):
         if half & 3 != 3:
             assert_same_view(half.to_bytes(2, "little"))
 

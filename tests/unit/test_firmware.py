@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from cycle_kernels import kernel_firmware
-from emulate_support import COMPILERS, CORES, NO_GCC, PROJECT, TINY, tiny_input
+from emulate_support import BOTH_COMPILERS, CORES, NO_GCC, PROJECT, TINY, tiny_input
 from firmware_support import APP, DSP, FLOATS, link_app
 
 from tinydeploy.emulate.build import build
@@ -24,7 +24,7 @@ from tinydeploy.targets import load_target
 BOARD = load_target("nucleo-l4r5zi")
 
 
-@pytest.fixture(scope="module", params=COMPILERS)
+@pytest.fixture(scope="module", params=BOTH_COMPILERS)
 def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return link_app(tmp_path_factory.mktemp("app"), compiler=request.param)
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from emulate_support import PROJECT, RISCV, RISCV_COMPILERS, TINY, tiny_input
+from emulate_support import BOTH_RISCV_COMPILERS, PROJECT, RISCV, RISCV_COMPILERS, TINY, tiny_input
 from firmware_support import link_riscv_app
 
 from tinydeploy.emulate.build import build
@@ -21,7 +21,7 @@ from tinydeploy.targets import load_target
 BOARDS = ("raspberry-pi-pico-2-riscv", "esp32-c3-devkitm-1")
 
 
-@pytest.fixture(scope="module", params=RISCV_COMPILERS)
+@pytest.fixture(scope="module", params=BOTH_RISCV_COMPILERS)
 def app(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return link_riscv_app(tmp_path_factory.mktemp("app"), compiler=request.param)
 

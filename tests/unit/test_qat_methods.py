@@ -34,7 +34,7 @@ from tinydeploy.quantize.qat_options import (  # noqa: E402
 from tinydeploy.quantize.recipe import Recipe  # noqa: E402
 from tinydeploy.quantize.recipe_file import read_recipe  # noqa: E402
 from tinydeploy.quantize.scales import Activations  # noqa: E402
-from tinydeploy.quantize.schemes import Binary, Linear, MinMaxRange, TrainedTernary  # noqa: E402
+from tinydeploy.quantize.schemes import Binary, KMeans, Linear, MinMaxRange, TrainedTernary  # noqa: E402
 
 CASES: dict[str, tuple[Recipe, QatOptions]] = {
     "lsq": (everywhere(Linear(3), Activations(4)), QatOptions("lsq", weights="lsq")),
@@ -53,6 +53,13 @@ CASES: dict[str, tuple[Recipe, QatOptions]] = {
     "hwgq log": (everywhere(Linear(4), Activations(3)), QatOptions("hwgq-log")),
     "ttq": (inside(TrainedTernary()), QatOptions()),
     "ttq everywhere": (everywhere(TrainedTernary()), QatOptions()),
+    "centroids": (everywhere(KMeans(3)), QatOptions(weights="centroids")),
+    "centroids from eight bits": (everywhere(KMeans(2)), QatOptions(weights="centroids", bits_from=8)),
+    "moving centroids": (everywhere(KMeans(3)), QatOptions(weights="centroids-moving")),
+    "moving centroids from eight bits": (
+        everywhere(KMeans(2)),
+        QatOptions(weights="centroids-moving", bits_from=8),
+    ),
     "dynamic": (everywhere(MinMaxRange(3)), QatOptions()),
     "stochastic": (everywhere(Linear(4), Activations(6)), QatOptions(rounding="stochastic")),
     "stochastic lsq": (
@@ -100,7 +107,7 @@ def test_the_first_layers_train_with_the_integers_that_are_exported(name: str) -
     assert (off > 0.5).mean() < 0.02
 
 
-@pytest.mark.parametrize("name", ["lsq", "ttq", "stochastic lsq", "pact"])
+@pytest.mark.parametrize("name", ["lsq", "ttq", "stochastic lsq", "pact", "centroids", "moving centroids"])
 def test_a_seed_gives_the_same_network_again(name: str) -> None:
     first, second = trained(name, 2)[0].to_quantized_graph(), trained(name, 2)[0].to_quantized_graph()
     other = trained(name, 2, seed=1)[0].to_quantized_graph()
@@ -112,8 +119,10 @@ def test_a_seed_gives_the_same_network_again(name: str) -> None:
     assert constants(first) != constants(other)
 
 
-def test_a_stopped_training_of_learned_steps_goes_on(tmp_path: Path) -> None:
-    name = "lsq from eight bits"
+@pytest.mark.parametrize(
+    "name", ["lsq from eight bits", "centroids from eight bits", "moving centroids from eight bits"]
+)
+def test_a_stopped_training_of_learned_steps_goes_on(name: str, tmp_path: Path) -> None:
     recipe, options = CASES[name]
     graph = network()
     x, y = samples(graph, 64)[0], np.random.default_rng(7).integers(0, 5, 64)
@@ -137,8 +146,8 @@ def test_a_stopped_training_of_learned_steps_goes_on(tmp_path: Path) -> None:
         finetune(stopped, x, y, given, stop)
     resumed = module()
     assert finetune(resumed, x, y, given).resumed == 2
-    for name, p in whole.state_dict().items():
-        assert torch.equal(p, resumed.state_dict()[name]), name
+    for key, p in whole.state_dict().items():
+        assert torch.equal(p, resumed.state_dict()[key]), key
 
 
 @pytest.mark.parametrize(
@@ -214,6 +223,7 @@ def test_forms_of_what_was_trained() -> None:
         "lsq": lambda form: form == Packed(3),
         "ttq everywhere": lambda form: isinstance(form, Planes) and len(form.signs) == 2,
         "dynamic": lambda form: isinstance(form, Codebook) and form.bits == 3,
+        "centroids": lambda form: isinstance(form, Codebook) and form.bits == 3,
     }
     for name, fits in kinds.items():
         graph = trained(name, 1)[0].to_quantized_graph()

@@ -158,8 +158,10 @@ def _layer_ratios(
 )
 @click.option(
     "--qat-weights",
-    type=click.Choice(["straight", "lsq"]),
-    help="Linear weights there: scales of every batch (straight, the default), or learned ones (lsq).",
+    type=click.Choice(["straight", "lsq", "centroids", "centroids-moving"]),
+    help="Weights there: scales and codebooks of every batch (straight, the default), learned scales of"
+    " linear weights (lsq), learned values of codebooks (centroids), or these and the weights that share"
+    " them (centroids-moving).",
 )
 @click.option(
     "--qat-rounding",

@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from tinydeploy.errors import DeployError
 
 Ranges = Literal["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log", "hwgq-lloyd"]
-WeightSteps = Literal["straight", "lsq"]
+WeightSteps = Literal["straight", "lsq", "centroids", "centroids-moving"]
 Rounding = Literal["nearest", "stochastic"]
 SignGradient = Literal["wide", "hardtanh", "relu", "polynomial"]
 
@@ -26,7 +26,9 @@ class QatOptions:
             best step for a rectified Gaussian, with the gradient of a clipped ReLU (`hwgq-plain`,
             `hwgq-log`: of a plain one, of one with a logarithmic tail), and `hwgq-lloyd` levels that are
             not evenly spaced, which cannot be exported. What else `hwgq` leaves alone see its file.
-        weights: `straight` chooses the scales anew for every batch; `lsq` learns them.
+        weights: `straight` chooses scales and codebooks anew for every batch; `lsq` learns the scales of
+            linear weights; `centroids` the values of codebooks, each shared by the same weights all along,
+            and `centroids-moving` the weights beside them, which go over to what is nearest.
         rounding: of linear weights and of activations while training.
         bits_from: linear weights, codebooks and activations of fewer bits start at so many and go down by
             two until half of the epochs are over; None trains all epochs at the bits that are exported.

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinydeploy.quantize.scales import MIN_SCALE
 from tinydeploy.quantize.schemes.base import Fitted, Lowered, Rows, Scales, Scheme
+from tinydeploy.quantize.schemes.codebook import FittedCodebook
 from tinydeploy.quantize.schemes.linear import FittedLinear, Linear
 
 
@@ -31,6 +33,34 @@ class Stepped:
 
     def fit(self, rows: Rows) -> FittedLinear:
         return FittedLinear(self.linear, rows, np.broadcast_to(np.array(self.steps), (len(rows),)))
+
+
+@dataclass(frozen=True, eq=False)
+class Shared:
+    """A codebook that is given, with the entry of each weight.
+
+    Attributes:
+        bits: of an index.
+        integers: (outputs, products), from the table of int8.
+        steps: one an output, 0 or above.
+    """
+
+    bits: int
+    integers: Rows
+    steps: Scales
+
+    per_tensor = False
+
+    @property
+    def name(self) -> str:
+        return f"codebook:{self.bits}"
+
+    def fit(self, rows: Rows) -> FittedCodebook:
+        table = tuple(int(t) for t in np.unique(self.integers))
+        # A table without a zero has a scale next to it for an output that is zero throughout.
+        least = 0.0 if 0 in table else MIN_SCALE
+        steps = np.where(rows.any(axis=1), np.maximum(self.steps, least), least)
+        return FittedCodebook(self.bits, self.integers * steps[:, None], table, steps)
 
 
 @dataclass(frozen=True)
