@@ -19,6 +19,7 @@ from tinydeploy.quantize.methods.base import at_random, to_nearest  # noqa: E402
 from tinydeploy.quantize.methods.hwgq import LloydActivations, half_wave  # noqa: E402
 from tinydeploy.quantize.methods.lsq import LsqWeights, learned_step  # noqa: E402
 from tinydeploy.quantize.methods.pact import PENALTY, PactActivations, clipped  # noqa: E402
+from tinydeploy.quantize.methods.signs import ROOM, BinaryWeights, held  # noqa: E402
 from tinydeploy.quantize.methods.straight import StraightThrough, straight_through  # noqa: E402
 from tinydeploy.quantize.methods.ttq import ternary  # noqa: E402
 from tinydeploy.quantize.qat_options import (  # noqa: E402
@@ -26,7 +27,7 @@ from tinydeploy.quantize.qat_options import (  # noqa: E402
     bits_at,
 )
 from tinydeploy.quantize.scales import Activations, Range  # noqa: E402
-from tinydeploy.quantize.schemes import Linear, MinMaxRange, TrainedTernary  # noqa: E402
+from tinydeploy.quantize.schemes import Binary, Linear, MinMaxRange, TrainedTernary  # noqa: E402
 from tinydeploy.quantize.staircases import nearest  # noqa: E402
 from tinydeploy.quantize.weights import quantize_linear  # noqa: E402
 from tinydeploy.trainable.surrogates import SURROGATES, sign  # noqa: E402
@@ -215,6 +216,27 @@ def test_surrogates_of_the_sign(name: str, expected: list[float]) -> None:
     assert y.tolist() == [0.0, 0.0, 0.0, 4.0, 4.0, 4.0]
     y.backward(torch.ones(6))
     assert x.grad.tolist() == expected
+
+
+def test_binary_weights_stay_within_their_bound_and_come_back() -> None:
+    weights = tensor(-3.0, -1.0, 1.0, 3.0, -3.0, 3.0)
+    result = held(weights, 2.0)
+    assert result.tolist() == [-2.0, -1.0, 1.0, 2.0, -2.0, 2.0]
+    # A step goes against the gradient: the first and the fourth would leave, the last two come back.
+    result.backward(torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 1.0]))
+    assert weights.grad.tolist() == [0.0, 1.0, 1.0, 0.0, -1.0, 1.0]
+
+
+def test_binary_weights_lower_with_the_scale_that_they_trained_with() -> None:
+    start = torch.tensor([[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]])
+    method = BinaryWeights(Binary(), start, 0, to_nearest)
+    assert method.bound == ROOM
+    moved = torch.tensor([[0.5, -0.5, 4.0, -1.0], [9.0, 9.0, -9.0, 9.0]])
+    trained = method(moved)
+    assert trained.tolist() == [[1.0, -1.0, 1.0, -1.0], [2.0, 2.0, -2.0, 2.0]]
+    fitted = method.scheme().fit(moved.double().numpy())
+    rows = fitted.lower(fitted.scales).rows * fitted.scales[:, None]
+    assert np.array_equal(rows, trained.numpy())
 
 
 def test_rounding_at_random_is_right_on_average_and_between_its_neighbours() -> None:

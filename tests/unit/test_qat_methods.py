@@ -23,6 +23,7 @@ from tinydeploy.finetune import TrainOptions, finetune  # noqa: E402
 from tinydeploy.ir.forms import Codebook, Packed, Planes  # noqa: E402
 from tinydeploy.ir.graph import Graph  # noqa: E402
 from tinydeploy.ops.quantize import dequantize_array  # noqa: E402
+from tinydeploy.quantize.methods.signs import PACE, BinaryWeights  # noqa: E402
 from tinydeploy.quantize.qat import QatOptions, make_quantized_trainable  # noqa: E402
 from tinydeploy.quantize.qat_options import (  # noqa: E402
     Ranges,
@@ -31,7 +32,7 @@ from tinydeploy.quantize.qat_options import (  # noqa: E402
     WeightSteps,
     overridden,
 )
-from tinydeploy.quantize.recipe import Recipe  # noqa: E402
+from tinydeploy.quantize.recipe import Recipe, linear_nodes  # noqa: E402
 from tinydeploy.quantize.recipe_file import read_recipe  # noqa: E402
 from tinydeploy.quantize.scales import Activations  # noqa: E402
 from tinydeploy.quantize.schemes import (  # noqa: E402
@@ -119,6 +120,29 @@ def test_the_first_layers_train_with_the_integers_that_are_exported(name: str) -
     assert off.max() < 1.01
     step = max(lowered.value(str(lowered.nodes[0].inputs[2])).quant.scales) / value.quant.scale
     assert (off > 0.5).mean() < 0.02 + step / 4
+
+
+def test_binary_weights_move_faster_than_others_so_that_signs_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    recipe, _ = CASES["binary by hard tanh"]
+    module = make_quantized_trainable(network(), samples(network(), 8), recipe=recipe)
+    paces = {name: module.pace(name) for name, _ in module.named_parameters()}
+    assert set(paces.values()) == {1.0, PACE}
+    treated = recipe.assign(module.graph)
+    binary = [n for n in linear_nodes(module.graph) if treated.of(n).weights == Binary()]
+    weights = {str(n.inputs[1]) for n in binary}
+    assert {id(module.weight(w)) for w in weights} == {
+        id(p) for name, p in module.named_parameters() if paces[name] == PACE
+    }
+
+    def changed() -> float:
+        after = trained("binary by hard tanh")[0].to_graph()
+        signs = [np.sign(after.value(w).array) != np.sign(network().value(w).array) for w in weights]
+        return float(np.mean(np.concatenate([s.ravel() for s in signs])))
+
+    fast = changed()
+    monkeypatch.setattr(BinaryWeights, "pace", 1.0)
+    assert fast > 2.0 * changed()
+    assert fast > 0.03
 
 
 @pytest.mark.parametrize(

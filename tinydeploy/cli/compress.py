@@ -41,8 +41,9 @@ def _layer_ratios(
 @click.option(
     "--bits",
     metavar="W[:A]",
-    help="Bits of weights and activations, 2 to 8 each, such as 4:8; auto chooses those of each layer's"
-    " weights by --max-accuracy-drop or --bits-budget.",
+    help="Bits of weights and activations, 2 to 8 each, such as 4:8; A is 8 where it is missing. auto in the"
+    " place of a number chooses them by --max-accuracy-drop or --bits-budget: of each layer's weights (auto),"
+    " of each activation (4:auto), or of both (auto:auto).",
 )
 @click.option(
     "--bits-budget",
@@ -141,6 +142,12 @@ def _layer_ratios(
     show_default=True,
     help="Relative to the size of each tensor.",
 )
+@click.option(
+    "--qat-learning-rate",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Of the quantization-aware training; by default a tenth of --learning-rate, with binary layers all"
+    " of it.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--loss",
@@ -179,8 +186,8 @@ def _layer_ratios(
 @click.option(
     "--qat-signs",
     type=click.Choice(["wide", "hardtanh", "relu", "polynomial"]),
-    help="Gradient of signs there: 1 within twice (wide, the default) or once the levels (hardtanh), above"
-    " the lower one (relu), or 2 - 2|u| (polynomial).",
+    help="Gradient of signs there: 2 - 2|u| between the levels (polynomial, the default), 1 there (hardtanh),"
+    " 1 within twice the levels (wide), or above the lower one (relu).",
 )
 @click.option(
     "--batch-norm/--no-batch-norm",

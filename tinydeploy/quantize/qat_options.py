@@ -47,7 +47,7 @@ class QatOptions:
     weights: WeightSteps = "straight"
     rounding: Rounding = "nearest"
     bits_from: int | None = None
-    signs: SignGradient = "wide"
+    signs: SignGradient = "polynomial"
 
     def check(self) -> None:
         """Raises DeployError for options that make no sense."""

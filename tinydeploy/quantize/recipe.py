@@ -14,7 +14,7 @@ from tinydeploy.ops.staircase import MAX_STEPS
 from tinydeploy.quantize.qat_options import LEVELS_OF_RANGES, QatOptions
 from tinydeploy.quantize.rules import rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, Activations
-from tinydeploy.quantize.schemes import INT8, Linear, Scheme
+from tinydeploy.quantize.schemes import INT8, Binary, Linear, Scheme
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ class Recipe:
         ends: whether the default holds for the first layers, the last ones and depthwise ones too; else
             these stay linear. Their few weights save little and cost most of the accuracy.
         depthwise: of depthwise layers then; the first and the last ones stay int8.
+        tensors: by the name of an activation, how its integers are chosen, whatever layers read it.
         training: how quantization-aware training learns it; ranges whose levels are not even make those of
             all activations below eight bits so.
     """
@@ -67,6 +68,7 @@ class Recipe:
     depthwise: Treatment = INT8_TREATMENT
     where: str = "--recipe"
     training: QatOptions = field(default_factory=QatOptions)
+    tensors: Mapping[str, Activations] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -78,6 +80,12 @@ class Recipe:
             return d.weights.name
         label = f"{d.weights.bits}:{self._levelled(d).activations.label}"
         return "int8" if label == "8:8" else label
+
+    @property
+    def binary(self) -> bool:
+        """Whether some layers have binary weights or read signs."""
+        treatments = (*(rule.treatment for rule in self.rules), self.default)
+        return any(t.signs or isinstance(t.weights, Binary) for t in treatments)
 
     def with_weights(self, graph: Graph, schemes: Mapping[str, Scheme]) -> Recipe:
         """The same with other schemes for some layers, by name; each keeps the rest of its treatment."""
@@ -104,9 +112,8 @@ class Recipe:
                     hint="tinydeploy inspect MODEL lists the layers",
                 )
         kept = frozenset() if self.ends else _ends(graph)
-        return Assignment(
-            graph, {node.name: self._levelled(self._treatment(node, kept)) for node in graph.nodes}
-        )
+        treatments = {node.name: self._levelled(self._treatment(node, kept)) for node in graph.nodes}
+        return Assignment(graph, treatments, self.tensors)
 
     def _treatment(self, node: Node, kept: frozenset[str]) -> Treatment:
         for rule in self.rules:
@@ -138,7 +145,9 @@ INT8_RECIPE = Recipe()
 class Assignment:
     """A recipe as it falls on one graph."""
 
-    def __init__(self, graph: Graph, treatments: dict[str, Treatment]) -> None:
+    def __init__(
+        self, graph: Graph, treatments: dict[str, Treatment], tensors: Mapping[str, Activations]
+    ) -> None:
         self._treatments = treatments
         self._seen = {*graph.inputs, *graph.outputs}
         self._stairs = {node.outputs[0] for node in graph.nodes if isinstance(node.op, Staircase)}
@@ -148,7 +157,7 @@ class Assignment:
                 readers.setdefault(str(name), []).append(self._asked(graph, node))
         self._activations = {
             name: max(all_, key=lambda how: (how.bits, not how.symmetric)) for name, all_ in readers.items()
-        }
+        } | dict(tensors)
 
     def _asked(self, graph: Graph, node: Node) -> Activations:
         """What a node asks for in what it reads: of levels that are not even eight bits, or even ones."""
@@ -166,7 +175,7 @@ class Assignment:
         return self._treatments.get(node.name, INT8_TREATMENT)
 
     def activations(self, name: str) -> Activations:
-        """Of a tensor: the most that a layer which reads it asks for.
+        """Of a tensor: what the recipe says of it, else the most that a layer which reads it asks for.
 
         Inputs and outputs of the graph have eight bits, since the caller sees them.
         """

@@ -71,6 +71,7 @@ class QuantizationSimulation(nn.Module):
             or (rule_of(graph, n).tie is Tie.COPY and not isinstance(n.op, ops.AveragePool2D))
         }
         self._weights_axis = {n.name: rule_of(graph, n).weights_axis for n in graph.nodes}
+        self._weights_name = {n.name: str(n.inputs[1]) for n in linear_nodes(graph)}
         self._schemes = {n.name: assigned.of(n).weights for n in linear_nodes(graph)}
         self._weights = _weight_methods(graph, self._schemes, options)
         highest = ceilings(graph, ranges, assigned.activations)
@@ -131,6 +132,9 @@ class QuantizationSimulation(nn.Module):
             return x
         result: Tensor = self._weights[node.name](x)
         return result
+
+    def paces(self) -> dict[str, float]:
+        return {self._weights_name[name]: method.pace for name, method in self._weights.items()}
 
     def begin_epoch(self, number: int, epochs: int) -> None:
         def bits(target: int) -> int:

@@ -42,6 +42,9 @@ class Simulation(Protocol):
     def normalizes(self) -> bool:
         """Whether training goes better with batch normalization."""
 
+    def paces(self) -> Mapping[str, float]:
+        """How many times the learning rate weights move by, by the name of the constant."""
+
     def begin_epoch(self, number: int, epochs: int) -> None:
         """An epoch begins, counted from 0."""
 
@@ -95,6 +98,11 @@ class Trainable(nn.Module):
     def weight(self, name: str) -> nn.Parameter:
         """The parameter of the constant `name` of the graph, in the graph's own layout."""
         return self.get_parameter(self._attributes[name])
+
+    def pace(self, parameter: str) -> float:
+        """How many times the learning rate one of its parameters moves by."""
+        paces = {} if self.simulation is None else self.simulation.paces()
+        return {self._attributes[name]: pace for name, pace in paces.items()}.get(parameter, 1.0)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Outputs (samples, *shape) for inputs (samples, *shape), NHWC, as the engine takes them.

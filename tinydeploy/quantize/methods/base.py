@@ -23,9 +23,11 @@ class WeightMethod(nn.Module):
 
     Attributes:
         unfolded: what it lowers with belongs to the weights before batch normalization is folded.
+        pace: how many times the learning rate the weights move by.
     """
 
     unfolded = True
+    pace = 1.0
 
     def forward(self, weights: Tensor) -> Tensor:
         """What the integers stand for, of the shape of the weights."""

@@ -16,11 +16,12 @@ from tinydeploy.quantize.methods.centroids import CentroidWeights
 from tinydeploy.quantize.methods.hwgq import Backward, HalfWaveActivations, LloydActivations
 from tinydeploy.quantize.methods.lsq import LsqActivations, LsqWeights
 from tinydeploy.quantize.methods.pact import PactActivations
+from tinydeploy.quantize.methods.signs import BinaryWeights
 from tinydeploy.quantize.methods.straight import StraightThrough
 from tinydeploy.quantize.methods.ttq import TtqWeights
 from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.scales import MAX_MAGNITUDE, Activations, Range
-from tinydeploy.quantize.schemes import KMeans, Linear, Scheme, TrainedTernary
+from tinydeploy.quantize.schemes import Binary, KMeans, Linear, Scheme, TrainedTernary
 from tinydeploy.quantize.ties import Group, group_tensors
 
 _HALF_WAVES: Mapping[str, Backward] = {"hwgq": "clipped", "hwgq-plain": "plain", "hwgq-log": "log"}
@@ -34,6 +35,8 @@ def weight_method(scheme: Scheme, weights: Array, axis: int, options: QatOptions
         return TtqWeights(scheme, start, axis)
     if isinstance(scheme, Linear) and options.weights == "lsq":
         return LsqWeights(scheme, start, axis, rounding)
+    if isinstance(scheme, Binary):
+        return BinaryWeights(scheme, start, axis, rounding)
     if isinstance(scheme, KMeans) and options.weights in ("centroids", "centroids-moving"):
         moving = options.weights == "centroids-moving"
         return CentroidWeights(scheme, start, axis, options.bits_from, moving=moving)
