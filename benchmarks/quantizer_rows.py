@@ -44,6 +44,7 @@ class Row:
         recipe: made from the float graph and calibration images.
         before: whether the network is measured without training too.
         epochs: of training; more where fewer bits leave more to win back.
+        rate: the learning rate; None for that of so many epochs.
     """
 
     title: str
@@ -51,10 +52,11 @@ class Row:
     training: QatOptions = WEIGHTS_ONLY
     before: bool = False
     epochs: int = 2
+    rate: float | None = None
 
     @property
     def learning_rate(self) -> float:
-        return _RATES[self.epochs]
+        return _RATES[self.epochs] if self.rate is None else self.rate
 
 
 def inner_layers(graph: Graph) -> list[tuple[str, int, int]]:
@@ -149,12 +151,24 @@ def rows() -> dict[str, Row]:
     found["binary"] = Row(
         "binary (XNOR-Net)",
         everywhere(Binary(), signs=True),
-        QatOptions(weights_only=True, signs="hardtanh"),
+        epochs=4,
+        rate=1e-2,
+    )
+    found["hwgqlloyd2"] = Row(
+        "HWGQ at Lloyd's levels, activations of 2 bits",
+        everywhere(Linear(8), Activations(2, levels="lloyd")),
+        QatOptions("hwgq-lloyd", weights_only=True),
         epochs=4,
     )
     for bases in (1, 3, 5):
         found[f"abc{bases}"] = Row(
             f"ABC-Net, {bases} bases of weights", everywhere(AbcNet(bases)), epochs=4 if bases == 1 else 2
+        )
+        found[f"abcact{bases}"] = Row(
+            f"ABC-Net, {bases} bases of weights and activations",
+            everywhere(AbcNet(bases), Activations(bases, levels="abc")),
+            QatOptions("abc", weights_only=True),
+            epochs=4,
         )
     for b in (4, 3, 2):
         found[f"codebook{b}"] = Row(

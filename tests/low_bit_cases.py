@@ -38,6 +38,8 @@ RECIPES: dict[str, Recipe] = {
     "binary": inside(Binary(), signs=True),
     "binary everywhere": everywhere(Binary(), signs=True),
     "abc 3": inside(AbcNet(3)),
+    "three bases of activations": everywhere(AbcNet(2), Activations(3, levels="abc")),
+    "Lloyd's levels of activations": everywhere(Linear(4), Activations(2, levels="lloyd")),
     "mixed": Recipe(
         (
             LayerRule("conv_2d_0", Treatment(Linear(4), Activations(8))),

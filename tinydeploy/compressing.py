@@ -22,7 +22,7 @@ from tinydeploy.model import Model
 from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.pruning import PruneOptions
-from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, exportable
+from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, overridden
 from tinydeploy.quantize.recipe_file import make_recipe
 from tinydeploy.repair.steps import parse_repairs
 from tinydeploy.report.files import OPTIONAL_FILES, compressed_files
@@ -55,6 +55,7 @@ def compress(
     warmup_epochs: int = 0,
     qat_epochs: int = 0,
     learning_rate: float = 3e-3,
+    qat_learning_rate: float | None = None,
     batch_size: int = 64,
     loss: str = "auto",
     augment: str | None = None,
@@ -87,9 +88,12 @@ def compress(
             `eval_data` for the accuracies.
         output: folder; None writes nothing. Nothing is written either where the accuracy or the goal is
             missed, unless `force`. After `prune="auto"` there is a sensitivity.svg too.
-        bits: of weights and activations, "4" or "4:8", or "auto", which chooses those of each layer's weights
-            by `max_accuracy_drop` or by `bits_budget`, such as "flash=64k"; or `scheme`, the scheme of the
+        bits: of weights and activations, "4" or "4:8"; "auto" in the place of a number chooses those of each
+            layer's weights ("auto", "auto:6"), of each activation ("4:auto") or of both ("auto:auto") by
+            `max_accuracy_drop` or by `bits_budget`, such as "flash=64k"; or `scheme`, the scheme of the
             weights, such as "codebook:4"; or `recipe`, a TOML file that says both by layer.
+        qat_learning_rate: of the quantization-aware training; where it is None a tenth of `learning_rate`,
+            with binary layers all of it.
         qat_ranges, qat_weights, qat_rounding, qat_bits_from, qat_signs: see `QatOptions`; what is None is
             as the recipe says it.
         prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".
@@ -106,8 +110,8 @@ def compress(
     where = load_target(target)
     goal = parse_goal(prune)
     auto, budget = bits_option(bits, max_accuracy_drop, bits_budget)
-    chosen = make_recipe("8" if auto else bits, scheme, None if recipe is None else Path(recipe))
-    qat = exportable(
+    chosen = make_recipe(bits if auto is None else "8", scheme, None if recipe is None else Path(recipe))
+    qat = overridden(
         chosen.training,
         ranges=qat_ranges,
         weights=qat_weights,
@@ -115,6 +119,7 @@ def compress(
         bits_from=qat_bits_from,
         signs=qat_signs,
     )
+    chosen = replace(chosen, training=qat)
     training = fit_samples(model.graph, open_dataset(data), scale=input_scale, mean=input_mean)
     held = training
     if eval_data is not None:
@@ -148,6 +153,7 @@ def compress(
             temperature=distill_temperature,
             checkpoint=None if checkpoint is None else Path(checkpoint),
         ),
+        qat_learning_rate=qat_learning_rate,
         qat=qat,
         distill=distill,
         repair=parse_repairs(repair),
@@ -166,7 +172,9 @@ def compress(
         where.name,
         target_cost(goal, where, job),
         lambda graph: exported_arena(graph, export),
-        None if not auto else Search(max_accuracy_drop, _budget(budget, target_cost(budget, where, job))),
+        None
+        if auto is None
+        else Search(max_accuracy_drop, _budget(budget, target_cost(budget, where, job)), auto),
     )
     result = compression.compress(given, options, progress=progress)
     if output is not None and (result.missed is None or force):

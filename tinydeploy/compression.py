@@ -23,9 +23,9 @@ from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
 from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
-from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import Recipe
+from tinydeploy.quantize.staircases import few_levels
 from tinydeploy.repair.steps import Case
 from tinydeploy.repairing import Gain, repair
 from tinydeploy.scoring import metric_of, value_of
@@ -34,6 +34,9 @@ from tinydeploy.training import Trainer
 
 ACCURACY = "accuracy"
 """What a message about a missed accuracy starts with."""
+
+QAT_SHARE = 0.1
+"""Of the learning rate in quantization-aware training, where nobody says its own."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,8 @@ class CompressOptions:
             where `distill` is set.
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
-        qat_learning_rate: a share of the learning rate.
+        qat_learning_rate: of the quantization-aware training; None takes QAT_SHARE of that of `train`, and
+            all of it for a recipe with signs, which take the network far from where float training left it.
         qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
         distill: let the float model teach (KL divergence), as it is after the warm-up.
         repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
@@ -66,11 +70,18 @@ class CompressOptions:
     warmup_epochs: int = 0
     qat_epochs: int = 0
     train: TrainOptions = field(default_factory=TrainOptions)
-    qat_learning_rate: float = 0.1
+    qat_learning_rate: float | None = None
     qat: QatOptions | None = None
     distill: bool = False
     repair: tuple[str, ...] = ()
     max_accuracy_drop: float | None = None
+
+    @property
+    def qat_rate(self) -> float:
+        """The learning rate of the quantization-aware training."""
+        if self.qat_learning_rate is not None:
+            return self.qat_learning_rate
+        return (1.0 if self.recipe.binary else QAT_SHARE) * self.train.learning_rate
 
 
 @dataclass(frozen=True)
@@ -165,6 +176,7 @@ class Compression:
             "finetune_epochs": o.finetune_epochs,
             "warmup_epochs": o.warmup_epochs,
             "qat_epochs": o.qat_epochs,
+            "qat_learning_rate": o.qat_rate,
             "repair": [gain.to_json() for gain in self.gains],
             "bits": None if self.bits is None else [m.to_json() for m in self.bits.table],
             "qat_ranges": training.ranges,
@@ -217,6 +229,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
         raise DeployError(
             "the model is quantized already", where=given.model, hint="tinydeploy export-c takes it as it is"
         )
+    replace(options.train, learning_rate=options.qat_rate).check()
     if options.repair and options.qat_epochs:
         raise DeployError(
             "repairs what post-training quantization leaves, and --qat-epochs trains it away",
@@ -249,7 +262,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             progress,
         )
         options = replace(options, recipe=replace(found.recipe, training=options.recipe.training))
-    trained = binarize(trained, calibration, options.recipe)
+    trained = few_levels(trained, calibration, options.recipe)
     how = QuantizeOptions(options.calibration, recipe=options.recipe)
     few = [x[:64] for x in given.evaluation.inputs]
     repaired, gains = repair(
@@ -266,7 +279,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             options.qat_epochs,
             (calibration, options.calibration),
             options.qat or options.recipe.training,
-            options.qat_learning_rate,
+            options.qat_rate,
             dense,
             options.recipe,
         )

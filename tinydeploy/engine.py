@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -43,8 +43,14 @@ def outputs_of(graph: Graph, arrays: Mapping[str, Array]) -> tuple[Array, ...]:
     return tuple(arrays[name] for name in graph.outputs)
 
 
-def run_all(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
-    """Like `run`, in one group, and returns every activation by name."""
+def run_all(
+    graph: Graph, inputs: Sequence[Array], change: Callable[[str, Array], Array] | None = None
+) -> dict[str, Array]:
+    """Like `run`, in one group, and returns every activation by name.
+
+    Args:
+        change: what becomes of the output of a node, by its name, before others read it.
+    """
     samples = inputs[0].shape[0]
     arrays: dict[str, Array] = dict(zip(graph.inputs, inputs, strict=True))
     for node in graph.nodes:
@@ -55,7 +61,7 @@ def run_all(graph: Graph, inputs: Sequence[Array]) -> dict[str, Array]:
         if result.shape[0] != samples:
             # Only constants went in: the one result holds for every sample.
             result = np.broadcast_to(result, (samples, *result.shape[1:]))
-        arrays[node.outputs[0]] = result
+        arrays[node.outputs[0]] = result if change is None else change(node.outputs[0], result)
     return arrays
 
 

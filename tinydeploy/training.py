@@ -82,7 +82,7 @@ class Trainer:
         Args:
             calibration: samples and the name of the calibrator: where the ranges start.
             how: what learns and how.
-            rate: a share of the learning rate.
+            rate: the learning rate.
             recipe: which layer is quantized how.
         """
         from tinydeploy.finetune import finetune
@@ -92,7 +92,7 @@ class Trainer:
         options = replace(
             self.options,
             epochs=epochs,
-            learning_rate=self.options.learning_rate * rate,
+            learning_rate=rate,
             # Eight bits of mantissa would round what int8 is compared with.
             precision="float32",
             distill_from=teacher if self.distill else None,

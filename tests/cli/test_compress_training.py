@@ -13,7 +13,10 @@ from typing import Any
 import pytest
 
 from tinydeploy import api
+from tinydeploy.compression import CompressOptions
 from tinydeploy.errors import DeployError
+from tinydeploy.finetune import TrainOptions
+from tinydeploy.quantize.recipe_file import make_recipe
 
 pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
 
@@ -111,6 +114,28 @@ def test_learned_and_running_ranges_are_two_trainings() -> None:
     assert learned.to_json()["qat_ranges"] == "learned"
     with pytest.raises(DeployError, match="no ranges 'guessed'"):
         compressed(qat_epochs=1, qat_ranges="guessed")
+
+
+def test_the_learning_rate_of_quantization_aware_training_is_a_tenth_unless_it_is_said() -> None:
+    usual = compressed(qat_epochs=1)
+    assert usual.to_json()["qat_learning_rate"] == 0.001
+    assert not differ(usual, compressed(qat_epochs=1, qat_learning_rate=0.001))
+    faster = compressed(qat_epochs=1, qat_learning_rate=0.02)
+    assert faster.to_json()["qat_learning_rate"] == 0.02
+    assert differ(usual, faster)
+    with pytest.raises(DeployError, match="a learning rate of -1"):
+        compressed(qat_epochs=1, qat_learning_rate=-1.0)
+
+
+def test_binary_layers_are_trained_at_the_whole_learning_rate() -> None:
+    rates = {
+        scheme: CompressOptions(recipe=make_recipe(scheme=scheme)).qat_rate
+        for scheme in ("binary", "ternary", "linear:2")
+    }
+    usual = TrainOptions().learning_rate
+    assert rates == {"binary": usual, "ternary": 0.1 * usual, "linear:2": 0.1 * usual}
+    given = CompressOptions(recipe=make_recipe(scheme="binary"), qat_learning_rate=1e-4)
+    assert given.qat_rate == 1e-4
 
 
 def test_the_weight_and_temperature_of_the_teacher_count() -> None:

@@ -25,7 +25,10 @@ WAYS = {
     "binary": ("--scheme", "binary"),
     "abc": ("--scheme", "abc:3"),
 }
-MIXED = """
+RECIPES = {
+    "bases of activations": '[default]\nbits = 4\nactivations = "abc:3"\n',
+    "Lloyd's levels": '[default]\nscheme = "abc:2"\nactivations = "lloyd:2"\n',
+    "mixed": """
 [[layers]]
 name = "first*"
 bits = 4
@@ -37,13 +40,14 @@ name = "classify*"
 scheme = "codebook:3"
 [default]
 scheme = "abc:2"
-"""
+""",
+}
 
 
-@pytest.mark.parametrize("way", [*WAYS, "mixed"])
+@pytest.mark.parametrize("way", [*WAYS, *RECIPES])
 def test_every_form_is_bit_exact_on_two_cores(way: str, tmp_path: Path) -> None:
-    recipe = tmp_path / "mixed.toml"
-    recipe.write_text(MIXED)
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(RECIPES.get(way, ""))
     given = WAYS.get(way, ("--recipe", str(recipe)))
     runner, out = CliRunner(), tmp_path / "out"
     data = ("--data", str(DIGITS / "samples.npz"))

@@ -288,15 +288,20 @@ def test_a_form_that_tflite_lacks_leaves_the_onnx_and_says_so(tmp_path: Path) ->
     assert forms and all(isinstance(f, Codebook) for f in forms)
 
 
-@pytest.mark.parametrize("given", [("--bits", "4:8"), ("--scheme", "ternary"), ("--scheme", "binary")])
+@pytest.mark.parametrize(
+    "given", [("--bits", "4:8"), ("--scheme", "ternary"), ("--scheme", "binary"), ("--recipe", "abc")]
+)
 def test_what_compress_reports_is_what_evaluate_finds_in_the_file(
     given: tuple[str, str], tmp_path: Path
 ) -> None:
-    result = compress(tmp_path, *given, "--json")
+    recipe = tmp_path / "abc.toml"
+    recipe.write_text('[default]\nbits = 4\nactivations = "abc:3"\n')
+    chosen = (given[0], str(recipe)) if given[0] == "--recipe" else given
+    result = compress(tmp_path / "out", *chosen, "--json")
     report = json.loads(result.stdout)
-    found = invoke("evaluate", tmp_path / "model.onnx", "--data", DIGITS / "samples.npz", "--json")
+    found = invoke("evaluate", tmp_path / "out" / "model.onnx", "--data", DIGITS / "samples.npz", "--json")
     assert json.loads(found.stdout)["value"] == report["after"]["value"]
-    assert report["after"]["name"] == given[1]
+    assert report["after"]["name"] == ("4:abc3" if given[0] == "--recipe" else given[1])
 
 
 def test_a_recipe_on_the_command_line(tmp_path: Path) -> None:

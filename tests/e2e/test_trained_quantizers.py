@@ -15,7 +15,8 @@ pytest.importorskip("unicorn")
 from tinydeploy import api
 
 DIGITS = Path(__file__).parents[2] / "fixtures" / "digits"
-TARGET = "cortex-m4"
+TARGETS = ("cortex-m4",)
+TWO = (*TARGETS, "cortex-m0plus")
 
 
 @dataclass(frozen=True)
@@ -23,17 +24,21 @@ class Case:
     """Options of `compress`.
 
     Attributes:
+        recipe: the text of a recipe.
         least: accuracy on the test samples; chance is 0.1.
+        targets: that it is verified on.
     """
 
     bits: str | None = None
     scheme: str | None = None
+    recipe: str | None = None
     ranges: str | None = None
     weights: str | None = None
     rounding: str | None = None
     start: int | None = None
     signs: str | None = None
     least: float = 0.9
+    targets: tuple[str, ...] = TARGETS
 
 
 CASES = {
@@ -41,6 +46,11 @@ CASES = {
     "lsq 3:8 from eight bits": Case("3:8", weights="lsq", start=8),
     "pact 4:4": Case("4:4", ranges="pact"),
     "hwgq 4:4": Case("4:4", ranges="hwgq", least=0.8),
+    "hwgq at Lloyd's levels 4:2": Case("4:2", ranges="hwgq-lloyd", least=0.8, targets=TWO),
+    "abc of activations 4:3": Case("4:3", ranges="abc", targets=TWO),
+    "abc of both by a recipe": Case(
+        recipe='[default]\nscheme = "abc:3"\nactivations = "abc:3"\n', least=0.8, targets=TWO
+    ),
     "ttq": Case(scheme="ttq"),
     "dynamic range 4": Case(scheme="dynamic:4"),
     "centroids 3": Case(scheme="codebook:3", weights="centroids"),
@@ -53,8 +63,10 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_a_network_trained_by_it_is_exact_on_a_cortex_m4(name: str, tmp_path: Path) -> None:
+def test_a_network_trained_by_it_is_exact_on_a_core(name: str, tmp_path: Path) -> None:
     c = CASES[name]
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(c.recipe or "")
     result, _ = api.compress(
         api.load_model(DIGITS / "digits.pt2"),
         DIGITS / "train.npz",
@@ -62,6 +74,7 @@ def test_a_network_trained_by_it_is_exact_on_a_cortex_m4(name: str, tmp_path: Pa
         output=tmp_path,
         bits=c.bits,
         scheme=c.scheme,
+        recipe=None if c.recipe is None else recipe,
         qat_epochs=6,
         learning_rate=3e-2,
         qat_ranges=c.ranges,  # type: ignore[arg-type]
@@ -75,7 +88,8 @@ def test_a_network_trained_by_it_is_exact_on_a_cortex_m4(name: str, tmp_path: Pa
     assert value >= c.least
     with np.load(DIGITS / "test.npz") as held:
         np.savez(tmp_path / "few.npz", x=held["x"][:4])
-    verified = api.verify(api.load_model(tmp_path / "model.onnx"), TARGET, inputs=tmp_path / "few.npz")
-    assert verified.ok
-    assert verified.mismatches == 0
-    assert verified.elements == 40
+    for target in c.targets:
+        verified = api.verify(api.load_model(tmp_path / "model.onnx"), target, inputs=tmp_path / "few.npz")
+        assert verified.ok
+        assert verified.mismatches == 0
+        assert verified.elements == 40

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from graphs import GraphBuilder, conv_2d, fully_connected, mean, random_inputs, softmax
+from graphs import GraphBuilder, add, conv_2d, fully_connected, mean, random_inputs, softmax
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -15,10 +15,13 @@ from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array, constant
 from tinydeploy.ops import Activation
+from tinydeploy.precision.activations import rounded, shared_activations
 from tinydeploy.precision.allocate import allocate, bound, least_bits, offsets, uniform
-from tinydeploy.precision.sensitivity import layer_sensitivity
+from tinydeploy.precision.sensitivity import activation_sensitivity, layer_sensitivity
 from tinydeploy.quantize import QuantizeOptions, quantize
+from tinydeploy.quantize.calibrate import calibrate
 from tinydeploy.quantize.recipe_file import make_recipe
+from tinydeploy.quantize.scales import Range
 
 GAINS = st.dictionaries(st.text(min_size=1, max_size=3), st.floats(1e-6, 1e6), min_size=1, max_size=6)
 
@@ -75,6 +78,45 @@ def test_sensitivity_falls_with_bits_and_is_that_of_one_layer() -> None:
     for two, four, eight in found.values():
         assert two < four < eight
         assert eight > 35.0
+
+
+def test_sensitivity_of_activations_falls_with_bits_and_counts_copies_once() -> None:
+    graph = network()
+    x = random_inputs(graph, 20)
+    shared = shared_activations(graph, calibrate(graph, x))
+    found = activation_sensitivity(graph, x, shared, (2, 4, 8))
+    # What SOFTMAX reads is the last; its output is fixed, and the input is the caller's.
+    assert list(found) == [n.outputs[0] for n in graph.nodes[:-1]]
+    for two, four, eight in found.values():
+        assert two < four < eight
+        assert eight > 35.0
+
+
+def test_numbers_of_few_bits_lie_on_the_grid_of_their_range() -> None:
+    x = np.linspace(-2.0, 4.0, 50, dtype=np.float32)
+    two = rounded(x, Range(-1.0, 2.0), 2)
+    assert sorted(set(two.tolist())) == [-1.0, 0.0, 1.0, 2.0]
+    assert np.abs(rounded(x, Range(-2.0, 4.0), 8) - x).max() <= 0.51 * 6.0 / 255
+
+
+def test_a_tensor_that_two_layers_read_adds_to_the_bound_once() -> None:
+    pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
+    from tinydeploy.precision.choice import choose
+
+    b = GraphBuilder(0, is_float=True)
+    x = conv_2d(b, shape=(1, 6, 6, 2), outputs=6, activation=Activation.RELU)
+    y = add(b, inputs=[conv_2d(b, x=x, outputs=6), conv_2d(b, x=x, outputs=6)])
+    graph = b.graph(fully_connected(b, x=mean(b, x=y), outputs=4))
+    found = choose(graph, random_inputs(graph, 8), None, 0.5)
+    assert found.mixed is not None
+    assert found.uniform is not None
+    assert len(found.mixed.bits) == 4 + 3
+    first, left, right, _ = (layer.gain for layer in found.layers)
+    assert left.reads == right.reads != first.reads
+    assert left.activations == right.activations
+    gains = [g.weights for g in (first, left, right, found.layers[3].gain)]
+    gains += [g.activations for g in (first, left, found.layers[3].gain)]
+    assert found.uniform.bound == pytest.approx(sum(gains) * 4.0 ** (1 - found.uniform.base))
 
 
 def test_gains_of_a_linear_classifier_by_hand() -> None:
@@ -139,3 +181,19 @@ def test_the_trace_of_a_linear_least_squares_problem_is_exact() -> None:
     exact = 3 * 2.0 / 120 * float(np.sum(x**2)) / 15
     assert found == pytest.approx(exact, rel=0.05)
     assert hessian_traces(graph, x, y, vectors=2) == hessian_traces(graph, x, y, vectors=2)
+
+
+def test_the_trace_of_an_activation_is_the_mean_over_samples() -> None:
+    pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
+    from tinydeploy.precision.hessian import activation_traces
+
+    b = GraphBuilder(0, is_float=True)
+    hidden = fully_connected(b, shape=(1, 5), outputs=4)
+    graph = b.graph(fully_connected(b, x=hidden, outputs=3))
+    x = np.random.default_rng(0).normal(0, 1, (40, 1, 5)).astype(np.float32)
+    y = np.random.default_rng(1).normal(0, 1, (40, 3)).astype(np.float32)
+    name = graph.nodes[0].outputs[0]
+    found = activation_traces(graph, x, y, [name], vectors=50)[name]
+    # The mean over 3 outputs of (w h - y)^2 has the Hessian 2 / 3 w^T w in h, for every sample.
+    w = graph.value(str(graph.nodes[1].inputs[1])).array
+    assert found == pytest.approx(2.0 / 3 * float(np.sum(w**2)) / 4, rel=0.05)

@@ -12,10 +12,14 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
 
 from tinydeploy.ir.forms import Codebook, Planes  # noqa: E402
+from tinydeploy.ops import Staircase  # noqa: E402
+from tinydeploy.quantize.densities import half_wave_levels  # noqa: E402
+from tinydeploy.quantize.methods.abc_net import AbcActivations, several_bases  # noqa: E402
 from tinydeploy.quantize.methods.base import at_random, to_nearest  # noqa: E402
-from tinydeploy.quantize.methods.hwgq import half_wave  # noqa: E402
+from tinydeploy.quantize.methods.hwgq import LloydActivations, half_wave  # noqa: E402
 from tinydeploy.quantize.methods.lsq import LsqWeights, learned_step  # noqa: E402
 from tinydeploy.quantize.methods.pact import PENALTY, PactActivations, clipped  # noqa: E402
+from tinydeploy.quantize.methods.signs import ROOM, BinaryWeights, held  # noqa: E402
 from tinydeploy.quantize.methods.straight import StraightThrough, straight_through  # noqa: E402
 from tinydeploy.quantize.methods.ttq import ternary  # noqa: E402
 from tinydeploy.quantize.qat_options import (  # noqa: E402
@@ -23,7 +27,8 @@ from tinydeploy.quantize.qat_options import (  # noqa: E402
     bits_at,
 )
 from tinydeploy.quantize.scales import Activations, Range  # noqa: E402
-from tinydeploy.quantize.schemes import Linear, MinMaxRange, TrainedTernary  # noqa: E402
+from tinydeploy.quantize.schemes import Binary, Linear, MinMaxRange, TrainedTernary  # noqa: E402
+from tinydeploy.quantize.staircases import nearest  # noqa: E402
 from tinydeploy.quantize.weights import quantize_linear  # noqa: E402
 from tinydeploy.trainable.surrogates import SURROGATES, sign  # noqa: E402
 
@@ -105,6 +110,85 @@ def test_hwgq_levels_that_are_not_even_take_the_nearest() -> None:
     assert y.tolist() == [0.0, 0.0, 0.5, 0.5, 1.5]
 
 
+def bases(*numbers: float, origin: float | None) -> tuple[Any, Any, Any]:
+    """Two bases over x; the thresholds are -1 and 2 in a unit of 2, so the windows [-2, 0) and [1, 3)."""
+    x, beta, v = tensor(*numbers), tensor(1.0, 3.0), tensor(1.0, -0.5)
+    y = several_bases(x, beta, v, torch.tensor(2.0), None if origin is None else torch.tensor(origin))
+    y.backward(torch.tensor([1.0, 10.0, 100.0, 1000.0, 1e4, 1e5]))
+    return x, beta, v
+
+
+X = (-9.0, -1.5, -1.0, 0.5, 2.0, 9.0)
+
+
+def test_abc_bases_are_steps_at_their_shifts_on_the_integers_of_eight_bits() -> None:
+    x, beta, v = torch.tensor(X), torch.tensor([1.0, 3.0]), torch.tensor([1.0, -0.5])
+    signed = several_bases(x, beta, v, torch.tensor(2.0), None)
+    # -4, -2 and +4; 255 steps of 8 / 255, and zero is one of them.
+    torch.testing.assert_close(signed, torch.tensor([-4.0, -4.0, -2.0, -2.0, 4.0, 4.0]), atol=4 / 255, rtol=0)
+    steps = signed / (8 / 255)
+    torch.testing.assert_close(steps, steps.round(), atol=1e-4, rtol=0)
+    behind_relu = several_bases(x, beta, v, torch.tensor(2.0), torch.tensor(0.0))
+    torch.testing.assert_close(behind_relu, torch.tensor([0, 0, 2.0, 2.0, 8.0, 8.0]), atol=8 / 510, rtol=0)
+
+
+@pytest.mark.parametrize("origin", [None, 0.0])
+def test_abc_gradients_pass_inside_the_windows(origin: float | None) -> None:
+    x, beta, v = bases(*X, origin=origin)
+    # Inside a window 2 beta / unit: of -1.5 and -1 the first base's, of 2 the second one's.
+    assert x.grad.tolist() == [0.0, 10.0, 100.0, 0.0, 3e4, 0.0]
+    assert v.grad.tolist() == [2 * 110.0, 6 * 1e4]
+    passed = [111100.0, 110000.0]
+    missed = [11.0, 1111.0]
+    lost = [0.0, 0.0] if origin == 0.0 else missed
+    expected = [(2 if origin == 0.0 else 1) * a - b for a, b in zip(passed, lost, strict=True)]
+    assert beta.grad.tolist() == expected
+
+
+def test_abc_starts_at_the_staircase_and_gives_it_back() -> None:
+    for op in (
+        Staircase((-1.0, 0.5, 2.0), (-3.0, -1.0, 1.0, 3.0)),
+        Staircase((0.5, 1.5), (0.0, 1.0, 2.5)),
+        # What came with a network may descend.
+        Staircase((0.0, 1.0), (2.0, 1.0, 4.0)),
+    ):
+        method = AbcActivations(op, math.inf)
+        back = method.staircase()
+        assert back.thresholds == pytest.approx(op.thresholds, abs=1e-6)
+        assert back.levels == pytest.approx(op.levels, abs=1e-6)
+        x = torch.linspace(-4, 4, 101) + 0.003
+        wanted = torch.from_numpy(op.run_float(None, [x.numpy()]))  # type: ignore[arg-type]
+        spanned = max(0.0, *op.levels) - min(0.0, *op.levels)
+        torch.testing.assert_close(method(x), wanted, rtol=0, atol=spanned / 255 * 1.001)
+
+
+def test_abc_gradient_is_shared_by_the_numbers_of_a_sample() -> None:
+    op = Staircase((0.5, 1.5), (0.0, 1.0, 2.5))
+    method = AbcActivations(op, math.inf)
+    x, g = torch.linspace(-1, 3, 48).reshape(3, 16), torch.ones(3, 16)
+    method(x).backward(g)
+    beta, v = method.beta().detach().requires_grad_(), method.v.detach().requires_grad_()
+    several_bases(x, beta, v, method.unit, method.origin).backward(g)
+    # Gradient descent with a rate of 1 moves beta, and not its parts, by the gradient over sqrt(16).
+    torch.testing.assert_close(method.beta.start * method.beta.parts.grad, beta.grad / 4)
+    torch.testing.assert_close(method.v.grad, v.grad / 4)
+
+
+def test_lloyds_levels_are_those_of_eight_bits_and_half_way_goes_up() -> None:
+    op = half_wave_steps_of(2.0)
+    method = LloydActivations(op, math.inf).eval()
+    back = method.staircase()
+    assert back.levels == pytest.approx(op.levels, abs=op.levels[-1] / 510)
+    step = back.levels[-1] / 255
+    assert [v / step for v in back.levels] == pytest.approx([round(v / step) for v in back.levels], abs=1e-4)
+    x = torch.linspace(-2, 6, 501)
+    np.testing.assert_allclose(method(x).numpy(), back.run_float(None, [x.numpy()]), rtol=1e-5)  # type: ignore[arg-type]
+
+
+def half_wave_steps_of(sigma: float) -> Staircase:
+    return nearest(sigma * np.array([0.0, *half_wave_levels(2)]))
+
+
 def test_ttq_gradients_of_weights_and_of_both_values() -> None:
     u, positive, negative = tensor(-1.0, -0.2, 0.02, 0.3, 0.9), tensor(2.0), tensor(3.0)
     y = ternary(u, positive, negative, 0.05)
@@ -132,6 +216,27 @@ def test_surrogates_of_the_sign(name: str, expected: list[float]) -> None:
     assert y.tolist() == [0.0, 0.0, 0.0, 4.0, 4.0, 4.0]
     y.backward(torch.ones(6))
     assert x.grad.tolist() == expected
+
+
+def test_binary_weights_stay_within_their_bound_and_come_back() -> None:
+    weights = tensor(-3.0, -1.0, 1.0, 3.0, -3.0, 3.0)
+    result = held(weights, 2.0)
+    assert result.tolist() == [-2.0, -1.0, 1.0, 2.0, -2.0, 2.0]
+    # A step goes against the gradient: the first and the fourth would leave, the last two come back.
+    result.backward(torch.tensor([1.0, 1.0, 1.0, -1.0, -1.0, 1.0]))
+    assert weights.grad.tolist() == [0.0, 1.0, 1.0, 0.0, -1.0, 1.0]
+
+
+def test_binary_weights_lower_with_the_scale_that_they_trained_with() -> None:
+    start = torch.tensor([[1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]])
+    method = BinaryWeights(Binary(), start, 0, to_nearest)
+    assert method.bound == ROOM
+    moved = torch.tensor([[0.5, -0.5, 4.0, -1.0], [9.0, 9.0, -9.0, 9.0]])
+    trained = method(moved)
+    assert trained.tolist() == [[1.0, -1.0, 1.0, -1.0], [2.0, 2.0, -2.0, 2.0]]
+    fitted = method.scheme().fit(moved.double().numpy())
+    rows = fitted.lower(fitted.scales).rows * fitted.scales[:, None]
+    assert np.array_equal(rows, trained.numpy())
 
 
 def test_rounding_at_random_is_right_on_average_and_between_its_neighbours() -> None:

@@ -103,6 +103,14 @@ def test_the_first_rule_that_matches_wins(tmp_path: Path) -> None:
     }
 
 
+def test_activations_may_have_levels_that_are_not_even(tmp_path: Path) -> None:
+    text = '[[layers]]\nname = "conv_2d_0"\nbits = 4\nactivations = "lloyd:2"\n'
+    recipe = read_recipe(file(tmp_path, text + '[default]\nscheme = "binary"\nactivations = "abc:1"'))
+    assert recipe.rules[0].treatment == Treatment(Linear(4), Activations(2, levels="lloyd"))
+    # In place of the signs that binary weights read unless told otherwise.
+    assert recipe.default == Treatment(Binary(), Activations(1, levels="abc"), signs=False)
+
+
 def test_a_rule_overrides_what_a_default_of_bit_planes_leaves_alone(tmp_path: Path) -> None:
     recipe = read_recipe(
         file(tmp_path, '[[layers]]\nname = "conv_2d_0"\nscheme = "ternary"\n[default]\nscheme = "ternary"')
@@ -133,6 +141,13 @@ WRONG = {
     "a range of codebooks": ('[default]\nscheme = "codebook:2"\nrange = "full"', "has no range"),
     "a word that is no range": ('[default]\nbits = 4\nrange = "wide"', "unknown value"),
     "activations out of range": ("[default]\nactivations = 1", "out of range"),
+    "nine bases": ('[default]\nactivations = "abc:9"', "no activations"),
+    "no bases": ('[default]\nactivations = "abc:0"', "no activations"),
+    "bases without a number": ('[default]\nactivations = "abc"', "no activations"),
+    "Lloyd's levels of five bits": ('[default]\nactivations = "lloyd:5"', "no activations"),
+    "levels that do not exist": ('[default]\nactivations = "max:3"', "no activations"),
+    "a range of bases": ('[default]\nactivations = "abc:3"\nactivation_range = "symmetric"', "have no range"),
+    "signs of bases": ('[default]\nactivations = "abc:3"\nsigns = true', "exclude each other"),
     "signs that are no boolean": ("[default]\nsigns = 1", "type"),
     "no TOML": ("[default", "not valid TOML"),
     "control characters": ('[[layers]]\nname = "a\\u0007"\nbits = 4', "printable"),

@@ -21,10 +21,10 @@ from tinydeploy.ir.types import Array
 from tinydeploy.ir.verify import site_of
 from tinydeploy.ops.quantize import quantize_array
 from tinydeploy.passes.twin import float_twin
-from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.error import decibels
 from tinydeploy.quantize.ptq import QuantizeOptions, quantize, quantize_with_ranges
 from tinydeploy.quantize.scales import Range
+from tinydeploy.quantize.staircases import few_levels
 
 _UNKNOWN_WEIGHTS = "the float weights behind an integer model are not known: their noise is predicted only"
 
@@ -53,7 +53,7 @@ def analyze(
     options = options or QuantizeOptions()
     real: Graph | None = None
     if not graph.is_integer:
-        real = graph if inputs is None else binarize(graph, inputs, options.recipe)
+        real = graph if inputs is None else few_levels(graph, inputs, options.recipe)
         graph = _quantized(real, inputs, options)
     layers = linear_layers(graph, Precision())
     weights = {layer.node.name: weight_statistics(layer, graph, real) for layer in layers}

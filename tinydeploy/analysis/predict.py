@@ -58,8 +58,8 @@ def predicted_noise(
     A rounding adds `step^2 / 12`; a dot product of D products adds `D (w^2 n_x + x^2 n_w)`, n being noise
     powers and w^2, x^2 mean squares (to first order, for noises independent of each other and of the
     signals); ADD adds both noises, and a clamp lets through the share of elements that lie inside it. An op
-    whose output has a quantization of its own, such as SOFTMAX, is no sum of its inputs: neither its output
-    nor what follows is predicted.
+    whose output has a quantization or levels of its own, such as SOFTMAX and STAIRCASE, is no sum of its
+    inputs: neither its output nor what follows is predicted.
 
     Args:
         steps: of each tensor's grid.
@@ -143,6 +143,7 @@ def _passed(
         or any(n not in noise for n in flowing)
         or rule is None
         or rule.output(node.op) is not None
+        or rule.span(node.op) is not None
     ):
         return None
     if is_linear(node):

@@ -287,6 +287,29 @@ def _sign(at: Place) -> None:
     at.operator("Where", [above, constants["high"], constants["low"]], order)
 
 
+def _staircase(at: Place) -> None:
+    """From the highest level down, below each threshold another choice: `x < t_1 ? l_0 : x < t_2 ? ...`.
+
+    `Less`, and not the GreaterOrEqual of SIGN, so that a reader knows which of the two it was.
+    """
+    op, x = cast(ops.Staircase, at.node.op), at.site.input(0)
+    if not at.y.dtype.is_float:
+        op = op.real(at.site)
+    order = at.tensors.stored(x).order
+    real = at.real(0, order)
+
+    def number(what: str, value: float) -> str:
+        return at.file.constant(f"{at.node.name}/{what}", np.array(value, np.float32))
+
+    above = number(f"level{len(op.thresholds)}", op.levels[-1])
+    for i, threshold in reversed(list(enumerate(op.thresholds))):
+        below = at.file.node("Less", [real, number(f"threshold{i}", threshold)], at.scratch(f"below{i}"))
+        inputs = [below, number(f"level{i}", op.levels[i]), above]
+        if i > 0:
+            above = at.file.node("Where", inputs, at.scratch(f"above{i}"))
+    at.operator("Where", inputs, order)
+
+
 def _quantize(at: Place) -> None:
     x = at.site.input(0)
     order = at.tensors.stored(x).order
@@ -318,4 +341,5 @@ WRITERS: Mapping[type[Op], Callable[[Place], None]] = {
     ops.Reshape: _reshape,
     ops.Sign: _sign,
     ops.Softmax: _softmax,
+    ops.Staircase: _staircase,
 }

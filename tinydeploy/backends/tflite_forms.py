@@ -7,12 +7,16 @@ from tinydeploy.ir.forms import Packed
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.show import form_text
 from tinydeploy.ir.types import Array, Value
+from tinydeploy.ops import Staircase
 
 INT4 = 4
 
 
 def unwritable(graph: Graph) -> str | None:
-    """The first tensor whose stored form TFLite cannot hold, as text; None where there is none."""
+    """The first tensor that TFLite cannot hold or make, as text; None where there is none."""
+    for node in graph.nodes:
+        if isinstance(node.op, Staircase):
+            return f"TFLite has no operator for the {len(node.op.levels)} levels of {node.outputs[0]!r}"
     for value in graph.values.values():
         if value.form is None or is_int4(value) or value.form == Packed(8):
             continue

@@ -257,6 +257,13 @@ def _sign(at: Place) -> None:
     raise DeployError("a SIGN of two levels has no TFLite operator", hint="ONNX and C carry this model")
 
 
+def _staircase(at: Place) -> None:
+    raise DeployError(
+        f"a STAIRCASE of {len(cast(ops.Staircase, at.node.op).levels)} levels has no TFLite operator",
+        hint="ONNX and C carry this model",
+    )
+
+
 def _quantize(at: Place) -> None:
     version = 1 if at.site.input(0).dtype.is_float else 2
     options = at.options("QuantizeOptions")
@@ -287,4 +294,5 @@ WRITERS: Mapping[type[Op], Writer] = {
     ops.Reshape: _reshape,
     ops.Sign: _sign,
     ops.Softmax: _softmax,
+    ops.Staircase: _staircase,
 }

@@ -41,8 +41,9 @@ def _layer_ratios(
 @click.option(
     "--bits",
     metavar="W[:A]",
-    help="Bits of weights and activations, 2 to 8 each, such as 4:8; auto chooses those of each layer's"
-    " weights by --max-accuracy-drop or --bits-budget.",
+    help="Bits of weights and activations, 2 to 8 each, such as 4:8; A is 8 where it is missing. auto in the"
+    " place of a number chooses them by --max-accuracy-drop or --bits-budget: of each layer's weights (auto),"
+    " of each activation (4:auto), or of both (auto:auto).",
 )
 @click.option(
     "--bits-budget",
@@ -141,6 +142,12 @@ def _layer_ratios(
     show_default=True,
     help="Relative to the size of each tensor.",
 )
+@click.option(
+    "--qat-learning-rate",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Of the quantization-aware training; by default a tenth of --learning-rate, with binary layers all"
+    " of it.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--loss",
@@ -151,10 +158,13 @@ def _layer_ratios(
 @click.option("--augment", help="package.module:function(x, generator), applied to every batch.")
 @click.option(
     "--qat-ranges",
-    type=click.Choice(["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log"]),
+    type=click.Choice(
+        ["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log", "hwgq-lloyd", "abc"]
+    ),
     help="Activations in quantization-aware training: running averages of their ends (the default), ends that"
     " are learned, a learned step (lsq), a learned clip (pact), or the step of a rectified Gaussian (hwgq;"
-    " -plain and -log have other gradients).",
+    " -plain and -log have other gradients). Below eight bits, with or without training, hwgq-lloyd takes"
+    " levels that are not evenly spaced, and abc as many bases as bits (ABC-Net).",
 )
 @click.option(
     "--qat-weights",
@@ -176,8 +186,8 @@ def _layer_ratios(
 @click.option(
     "--qat-signs",
     type=click.Choice(["wide", "hardtanh", "relu", "polynomial"]),
-    help="Gradient of signs there: 1 within twice (wide, the default) or once the levels (hardtanh), above"
-    " the lower one (relu), or 2 - 2|u| (polynomial).",
+    help="Gradient of signs there: 2 - 2|u| between the levels (polynomial, the default), 1 there (hardtanh),"
+    " 1 within twice the levels (wide), or above the lower one (relu).",
 )
 @click.option(
     "--batch-norm/--no-batch-norm",
@@ -225,7 +235,8 @@ def compress_command(
     """Makes a float MODEL small: prunes channels, trains, quantizes to int8 or fewer bits, and measures.
 
     Writes model.onnx (QDQ), model.tflite and report.json into the output folder; `export-c` takes either
-    model on. TFLite has weights of 8 and 4 bits only, so other forms leave model.tflite out. Training needs
+    model on. TFLite has weights of 8 and 4 bits only, so other forms leave model.tflite out, as
+    uneven levels do. Training needs
     the extra 'train'.
 
     \b

@@ -20,7 +20,7 @@ from tinydeploy.trainable import make_trainable, require_torch
 
 if TYPE_CHECKING:
     import torch
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from tinydeploy.trainable.module import Trainable
 
@@ -249,7 +249,7 @@ def check_data(module: Trainable, x: Array, y: Array) -> None:
         )
 
 
-def _optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimizer:
+def _optimizer(module: Trainable, options: TrainOptions) -> torch.optim.Optimizer:
     """One group a tensor. Weights decay; biases, ranges and other vectors do not.
 
     Adam moves every element by about the learning rate, whatever its size. A network whose batch norms are
@@ -262,9 +262,9 @@ def _optimizer(module: nn.Module, options: TrainOptions) -> torch.optim.Optimize
         {
             "params": [p],
             "weight_decay": options.weight_decay if p.ndim > 1 else 0.0,
-            "size": _root_mean_square(p) if options.optimizer == "adam" else 1.0,
+            "size": module.pace(name) * (_root_mean_square(p) if options.optimizer == "adam" else 1.0),
         }
-        for p in module.parameters()
+        for name, p in module.named_parameters()
         if p.requires_grad
     ]
     if options.optimizer == "adam":

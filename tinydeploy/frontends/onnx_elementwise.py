@@ -14,7 +14,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.frontends.onnx_at import At
 from tinydeploy.frontends.onnx_layout import View, new_view, signature
 from tinydeploy.frontends.onnx_linear import fold_affine, fold_bias, linear_behind
-from tinydeploy.frontends.onnx_tensor import Compared, Draft, Flow, Known, packed_within
+from tinydeploy.frontends.onnx_tensor import Draft, Flow, Known, packed_within
 from tinydeploy.ir.limits import MAX_ELEMENTS
 from tinydeploy.ir.types import Array
 from tinydeploy.ops import Activation
@@ -24,8 +24,6 @@ _CLIPS = {
     (0.0, 6.0): Activation.RELU6,
     (-1.0, 1.0): Activation.RELU_N1_TO_1,
 }
-
-_SLACK = 1e-5
 
 _LARGEST = float(np.finfo(np.float32).max)
 
@@ -179,26 +177,6 @@ def _two(at: At, op: ops.Add | ops.Mul) -> Flow:
 def _ranked(view: View, rank: int) -> View:
     """Axes of size 1 in front, as ONNX broadcasts."""
     return View(((),) * (rank - len(view.axes)) + view.axes, view.memory)
-
-
-def at_least(at: At) -> Compared:
-    """GreaterOrEqual of a computed tensor and a number; the first half of SIGN."""
-    return Compared(at.flow(0), at.scalar(1, math.nan))
-
-
-def where(at: At) -> Flow:
-    """Where, between two numbers by a comparison with half way between them: SIGN."""
-    condition = at.required(0)
-    high, low = at.scalar(1, math.nan), at.scalar(2, math.nan)
-    if not isinstance(condition, Compared):
-        raise DeployError("is supported behind GreaterOrEqual only")
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise DeployError(f"chooses between {low} and {high}, which are not two ascending numbers")
-    if not abs(condition.threshold - (low + high) / 2) <= _SLACK * (high - low):
-        raise DeployError(f"compares with {condition.threshold}, not with half way between {low} and {high}")
-    flow = condition.flow
-    draft = at.builder.emit(at.output, ops.Sign(low, high), [flow.draft], at.name)
-    return at.fresh(draft, flow.view)
 
 
 def relu(at: At) -> Flow:

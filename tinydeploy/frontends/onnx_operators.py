@@ -11,6 +11,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.frontends import onnx_elementwise as elementwise
 from tinydeploy.frontends import onnx_linear as linear
 from tinydeploy.frontends import onnx_quantized as quantized
+from tinydeploy.frontends import onnx_steps as steps
 from tinydeploy.frontends.onnx_at import At, axis_in
 from tinydeploy.frontends.onnx_layout import View, new_view, product, reshaped, transposed
 from tinydeploy.frontends.onnx_tensor import Flow, Tensor
@@ -296,7 +297,8 @@ READERS: Mapping[str, Reader] = {
     "GlobalAveragePool": _global_average_pool,
     "GlobalMaxPool": _global_max_pool,
     "Identity": _identity,
-    "GreaterOrEqual": elementwise.at_least,
+    "GreaterOrEqual": steps.at_least,
+    "Less": steps.less,
     "MatMul": linear.matmul,
     "MaxPool": _max_pool,
     "Mul": elementwise.mul,
@@ -311,7 +313,7 @@ READERS: Mapping[str, Reader] = {
     "Sub": elementwise.sub,
     "Transpose": _transpose,
     "Unsqueeze": _unsqueeze,
-    "Where": elementwise.where,
+    "Where": steps.where,
     "QLinearConv": quantized.around(linear.conv, (("x", 0), ("w", 3), ("bias", 8)), 6),
     "QLinearMatMul": quantized.around(linear.matmul, (("x", 0), ("w", 3)), 6, weight_axis=1),
     "com.microsoft:DequantizeLinear": quantized.dequantize_linear,

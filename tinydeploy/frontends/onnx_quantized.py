@@ -13,16 +13,15 @@ from tinydeploy.errors import DeployError
 from tinydeploy.frontends.onnx_at import At, axis_in
 from tinydeploy.frontends.onnx_check import type_name
 from tinydeploy.frontends.onnx_linear import fully_connected
+from tinydeploy.frontends.onnx_steps import settle_sign, settle_staircase
 from tinydeploy.frontends.onnx_tensor import Compared, Draft, Flow, Known, Tensor
-from tinydeploy.ir.forms import Form, Signs
+from tinydeploy.ir.forms import Form
 from tinydeploy.ir.types import Array, Quantization
 
 _SUFFIX = "_QuantizeLinear_Output"
 """What ONNX Runtime's quantizer appends to the name of a tensor."""
 
 _NARROW = ("int8", "uint8")
-
-_SLACK = 1e-5
 
 
 def dequantize_linear(at: At) -> Tensor:
@@ -95,20 +94,14 @@ def quantize(at: At, tensor: Tensor, scale: int, zero_point: int, stated: str | 
 
 
 def _settle_form(at: At, draft: Draft, stated: Form | None) -> None:
-    """The form of what was just quantized: that of its zero point's type, or signs behind a SIGN."""
+    """The form of what was just quantized: that of its zero point's type, or what SIGN and STAIRCASE give."""
     if stated is not None:
         draft.form = stated
     step = at.builder.step_of(draft)
-    if step is None or not isinstance(step.op, ops.Sign):
-        return
-    q, op = draft.quant, step.op
-    wanted = [q.scale * (end - q.zero_point) for end in (-1, 1)]
-    if not np.allclose([op.low, op.high], wanted, rtol=0.0, atol=_SLACK * (op.high - op.low)):
-        raise DeployError(
-            f"the levels {op.low} and {op.high} are not what -1 and +1 stand for at {_text(q)}",
-            hint="the file was changed after tinydeploy wrote it",
-        )
-    step.op, draft.form = ops.Sign(), Signs()
+    if step is not None and isinstance(step.op, ops.Sign):
+        step.op = settle_sign(step.op, draft)
+    elif step is not None and isinstance(step.op, ops.Staircase):
+        step.op = settle_staircase(step.op, step.inputs[0], draft)
 
 
 def _quantize_constant(at: At, known: Known, scale: int, zero_point: int, kind: str) -> Known:

@@ -142,10 +142,15 @@ class Known:
 
 @dataclass(frozen=True)
 class Compared:
-    """Whether a computed tensor is at least a number: the first half of SIGN."""
+    """A computed tensor against a number: the first half of SIGN, or with `below` of a step of STAIRCASE.
+
+    Attributes:
+        below: whether it says that the tensor is less; else that it is not.
+    """
 
     flow: Flow
     threshold: float
+    below: bool = False
 
 
 Tensor = Flow | Known | Compared

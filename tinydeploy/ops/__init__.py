@@ -9,6 +9,7 @@ from tinydeploy.ops.pooling import AveragePool2D, MaxPool2D
 from tinydeploy.ops.quantize import Dequantize, Quantize
 from tinydeploy.ops.reduction import Mean
 from tinydeploy.ops.sign import Sign
+from tinydeploy.ops.staircase import Staircase
 from tinydeploy.ops.window import Padding
 
 OPS = {
@@ -31,6 +32,7 @@ OPS = {
         Reshape,
         Sign,
         Softmax,
+        Staircase,
     )
 }
 
@@ -55,4 +57,5 @@ __all__ = [
     "Reshape",
     "Sign",
     "Softmax",
+    "Staircase",
 ]

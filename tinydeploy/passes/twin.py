@@ -9,6 +9,7 @@ import numpy as np
 from tinydeploy import ops
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.types import Array, DType, Value, constant
+from tinydeploy.ir.verify import site_of
 from tinydeploy.passes.rewrite import with_nodes
 
 
@@ -34,6 +35,8 @@ def float_twin(graph: Graph) -> Graph:
         if isinstance(op, ops.Sign):
             quant = graph.value(node.outputs[0]).quant
             op = ops.Sign(*((q - quant.zero_point) * quant.scale for q in (-1, 1)))
+        if isinstance(op, ops.Staircase):
+            op = op.real(site_of(graph, node))
         nodes.append(replace(node, op=op, inputs=inputs))
     values = {name: _float(value) for name, value in graph.values.items()}
     outputs = tuple(alias.get(name, name) for name in graph.outputs)

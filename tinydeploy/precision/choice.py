@@ -63,7 +63,10 @@ class PrecisionChoice:
 
     def bits(self, name: str, kind: str) -> int | None:
         """Of a layer's `weights` or `activations` in the mixture."""
-        return None if self.mixed is None else self.mixed.bits[f"{kind}:{name}"]
+        if self.mixed is None:
+            return None
+        gain = next(layer.gain for layer in self.layers if layer.gain.name == name)
+        return self.mixed.bits[_key(gain, kind)]
 
     def to_json(self) -> dict[str, object]:
         layers = []
@@ -102,9 +105,7 @@ def choose(graph: Graph, inputs: Sequence[Array], labels: Array | None, loss: fl
     if labels is not None and len(inputs) == 1:
         traces = hessian_traces(graph, few[0], labels[:SAMPLES])
     layers = tuple(
-        LayerPrecision(
-            g, found[f"{_WEIGHTS}:{g.name}"], found[f"{_ACTIVATIONS}:{g.name}"], traces.get(g.name)
-        )
+        LayerPrecision(g, found[_key(g, _WEIGHTS)], found[_key(g, _ACTIVATIONS)], traces.get(g.name))
         for g in gains
     )
     uniform, mixed = (least_bits(by_tensor, loss, per_tensor=p) for p in (False, True))
@@ -112,7 +113,12 @@ def choose(graph: Graph, inputs: Sequence[Array], labels: Array | None, loss: fl
 
 
 def _by_tensor(gains: Sequence[Gain]) -> dict[str, float]:
-    return {f"{kind}:{g.name}": getattr(g, kind) for g in gains for kind in (_WEIGHTS, _ACTIVATIONS)}
+    """A tensor that several layers read is one, and adds to the bound once."""
+    return {_key(g, kind): getattr(g, kind) for g in gains for kind in (_WEIGHTS, _ACTIVATIONS)}
+
+
+def _key(gain: Gain, kind: str) -> str:
+    return f"{kind}:{gain.name if kind == _WEIGHTS else gain.reads}"
 
 
 def choose_or_say(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -30,11 +30,13 @@ class Gain:
     Attributes:
         weights: E_W, for symmetric integers per output channel.
         activations: E_A, of what the layer reads.
+        reads: the name of that tensor, which other layers may read as well.
     """
 
     name: str
     weights: float
     activations: float
+    reads: str
 
 
 def noise_gains(graph: Graph, inputs: Sequence[Array]) -> tuple[Gain, ...]:
@@ -54,6 +56,24 @@ def noise_gains(graph: Graph, inputs: Sequence[Array]) -> tuple[Gain, ...]:
         DeployError: the graph is not float or decides nothing.
         MissingExtraError: PyTorch is not installed.
     """
+    ranges = calibrate(graph, inputs)
+    reads = {n.name: str(n.inputs[0]) for n in linear_nodes(graph)}
+    halves = {x: (ranges[x].high - ranges[x].low) / 2.0 for x in reads.values()}
+    weights, activations = tensor_gains(graph, inputs, halves)
+    return tuple(Gain(name, weights[name], activations[x], x) for name, x in reads.items())
+
+
+def tensor_gains(
+    graph: Graph, inputs: Sequence[Array], halves: Mapping[str, float]
+) -> tuple[dict[str, float], dict[str, float]]:
+    """The noise gains of the weights of each layer by its name, and of activations by theirs.
+
+    Args:
+        halves: of the activations that are asked for, by name, half of the range of their integers.
+
+    Raises:
+        As `noise_gains`.
+    """
     require_torch("noise gains")
     import torch  # noqa: PLC0415  # heavy, and an optional extra
 
@@ -64,23 +84,20 @@ def noise_gains(graph: Graph, inputs: Sequence[Array]) -> tuple[Gain, ...]:
             "has one output, and noise gains need a decision between two or more",
             where=graph.source or graph.name,
         )
-    ranges = calibrate(graph, inputs)
     layers = linear_nodes(graph)
-    halves = [_half_ranges(graph, node.inputs[1], rule_of(graph, node).weights_axis) for node in layers]
-    spans = [ranges[str(node.inputs[0])] for node in layers]
-    sums = np.zeros((len(layers), 2))
+    peaks = [_half_ranges(graph, node.inputs[1], rule_of(graph, node).weights_axis) for node in layers]
+    scales = [*peaks, *(np.full(1, half) for half in halves.values())]
+    sums = np.zeros(len(scales))
     for i in range(len(inputs[0])):
         given = [torch.tensor(x[i : i + 1], requires_grad=True) for x in inputs]
         values = module.values(*given)
         tensors: list[Tensor] = [module.weight(str(n.inputs[1])) for n in layers]
-        tensors += [values[str(n.inputs[0])] for n in layers]
+        tensors += [values[name] for name in halves]
         for squares in _of_decision(values[logits].reshape(-1), tensors):
-            for k in range(len(layers)):
-                half = (spans[k].high - spans[k].low) / 2.0
-                sums[k, 0] += float((squares[k] * halves[k] ** 2).sum())
-                sums[k, 1] += float(squares[len(layers) + k].sum()) * half**2
-    sums /= len(inputs[0])
-    return tuple(Gain(n.name, float(w), float(a)) for n, (w, a) in zip(layers, sums, strict=True))
+            sums += [float((g * r**2).sum()) for g, r in zip(squares, scales, strict=True)]
+    means = (sums / len(inputs[0])).tolist()
+    of_weights = dict(zip((n.name for n in layers), means[: len(layers)], strict=True))
+    return of_weights, dict(zip(halves, means[len(layers) :], strict=True))
 
 
 def _half_ranges(graph: Graph, name: str | None, axis: int | None) -> Array:

@@ -1,4 +1,4 @@
-"""What a network loses when the weights of one layer alone have fewer bits: measured, layer by layer."""
+"""What a network loses when the weights of one layer, or one activation, alone have fewer bits: measured."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from tinydeploy.engine import run
+from tinydeploy.engine import outputs_of, run, run_all
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array, constant
+from tinydeploy.precision.activations import Shared, rounded
 from tinydeploy.quantize.error import decibels
 from tinydeploy.quantize.recipe import linear_nodes
 from tinydeploy.quantize.rules import rule_of
@@ -32,6 +33,26 @@ def layer_sensitivity(
         node.name: tuple(_sqnr(wanted, run(_with_rounded(graph, node.name, Linear(b)), inputs)) for b in bits)
         for node in linear_nodes(graph)
     }
+
+
+def activation_sensitivity(
+    graph: Graph, inputs: Sequence[Array], shared: Sequence[Shared], bits: Sequence[int]
+) -> dict[str, tuple[float, ...]]:
+    """Like `layer_sensitivity`, by the name of each activation that is rounded alone.
+
+    Args:
+        inputs: as there; all activations of all samples are held at once.
+        bits: of its affine integers, 2 to 8.
+    """
+    wanted = run(graph, inputs)
+
+    def one(s: Shared, b: int) -> float:
+        def change(name: str, x: Array) -> Array:
+            return rounded(x, s.span, b) if name in s.sources else x
+
+        return _sqnr(wanted, outputs_of(graph, run_all(graph, inputs, change)))
+
+    return {s.name: tuple(one(s, b) for b in bits) for s in shared}
 
 
 def _with_rounded(graph: Graph, layer: str, scheme: Scheme) -> Graph:

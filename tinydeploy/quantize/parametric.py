@@ -16,7 +16,7 @@ _BETWEEN = (1.0 / math.sqrt(2.0) + math.sqrt(2.0 / math.pi)) / 2.0
 
 
 @dataclass(frozen=True)
-class _Moments:
+class Moments:
     """Of a tensor's numbers about their centre; a tensor of one sign is mirrored, its zeros left out.
 
     Attributes:
@@ -31,7 +31,7 @@ class _Moments:
     one_sided: bool
 
 
-def _moments(h: Histogram) -> _Moments:
+def moments(h: Histogram) -> Moments:
     x = np.clip((h.edges[:-1] + h.edges[1:]) / 2, h.low, h.high)
     counts = h.counts.astype(np.float64)
     one_sided = h.low == 0.0 or h.high == 0.0
@@ -41,7 +41,7 @@ def _moments(h: Histogram) -> _Moments:
     counts /= max(counts.sum(), 1.0)
     centre = 0.0 if one_sided else float(counts @ x)
     away = x - centre
-    return _Moments(centre, math.sqrt(float(counts @ away**2)), float(counts @ np.abs(away)), one_sided)
+    return Moments(centre, math.sqrt(float(counts @ away**2)), float(counts @ np.abs(away)), one_sided)
 
 
 class Aciq(ByHistogram):
@@ -59,7 +59,7 @@ class Aciq(ByHistogram):
         super().__init__()
 
     def _choose(self, h: Histogram) -> Range:
-        m = _moments(h)
+        m = moments(h)
         bits = self._bits + m.one_sided
         if m.magnitude < _BETWEEN * m.deviation:
             clip = laplace_clip(bits) * m.magnitude
@@ -82,7 +82,7 @@ class HalfWaveGaussian(ByHistogram):
         super().__init__()
 
     def _choose(self, h: Histogram) -> Range:
-        m = _moments(h)
+        m = moments(h)
         # A density of two signs is two half waves with a bit less each.
         bits = self._bits if m.one_sided else self._bits - 1
         rms = math.hypot(m.deviation, m.centre)

@@ -13,12 +13,12 @@ from tinydeploy.ir.op import Site
 from tinydeploy.ir.types import Array, DType, Quantization, Value, constant
 from tinydeploy.ir.verify import verify
 from tinydeploy.ops.quantize import quantize_array
-from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.calibrate import calibrate
 from tinydeploy.quantize.recipe import INT8_RECIPE, Recipe
 from tinydeploy.quantize.rules import Rule, least_for_clamp, rule_of
 from tinydeploy.quantize.scales import MAX_MAGNITUDE, Range, least_output_scale
 from tinydeploy.quantize.schemes import Fitted, Scheme, folded
+from tinydeploy.quantize.staircases import few_levels
 from tinydeploy.quantize.ties import Group, group_tensors
 from tinydeploy.quantize.weights import LinearConstants, linear_constants
 
@@ -58,7 +58,7 @@ def quantize(graph: Graph, inputs: Sequence[Array], options: QuantizeOptions = D
             weights are not finite.
     """
     _require_quantizable(graph)
-    graph = binarize(graph, inputs, options.recipe)
+    graph = few_levels(graph, inputs, options.recipe)
     ranges = calibrate(graph, inputs, options.calibration, options.recipe.assign(graph).bits)
     return quantize_with_ranges(graph, ranges, options.recipe, float_borders=options.float_borders)
 
@@ -68,7 +68,7 @@ def quantize_with_ranges(
 ) -> Graph:
     """Like `quantize`, for ranges that are known: one per graph input and node output.
 
-    Layers that read signs have SIGN in front already, see `binarize`.
+    Layers that read signs have SIGN in front already, see `few_levels`.
     """
     _require_quantizable(graph)
     result = _Quantizing(graph, ranges, recipe).graph(float_borders)
@@ -209,7 +209,7 @@ class _Quantizing:
         if rule.weights_axis is not None:
             return replace(node, inputs=self._linear_inputs(node, rule.weights_axis))
         try:
-            op = rule.lower(node.op, self._activation(node.outputs[0]))
+            op = rule.lower(node.op, self._site(node))
         except DeployError as error:
             raise DeployError(error.fact, where=self._here(node), hint=error.hint) from None
         return replace(node, op=op, inputs=tuple(self._input(node, str(n)) for n in node.inputs))

@@ -8,15 +8,16 @@ engine on the result, so what is evaluated is what is deployed, bit for bit.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
-from tinydeploy.quantize.binarize import binarize
 from tinydeploy.quantize.calibrate import calibrate
 from tinydeploy.quantize.qat_options import WATCHED, QatOptions
 from tinydeploy.quantize.recipe import INT8_RECIPE, Recipe
 from tinydeploy.quantize.scales import Range
+from tinydeploy.quantize.staircases import few_levels
 from tinydeploy.trainable import make_trainable, require_torch
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def prepare_qat(
 
     Args:
         ranges: where activation ranges start: one per graph input and node output, as `calibrate` gives them.
-        recipe: which layer in how many bits and by which scheme; layers that read signs have SIGN in front
-            already, see `binarize`.
+        recipe: which layer in how many bits and by which scheme; layers that read signs or staircases have
+            SIGN or STAIRCASE in front already, see `few_levels`.
         options: those of the recipe by default.
 
     Raises:
@@ -47,6 +48,7 @@ def prepare_qat(
 
     options = options or recipe.training
     options.check()
+    recipe = replace(recipe, training=options)
     trainable.simulation = QuantizationSimulation(trainable.graph, ranges, options, recipe)
     trainable.surrogate = SURROGATES[options.signs]
 
@@ -71,9 +73,10 @@ def make_quantized_trainable(
         DeployError: the graph cannot be trained or quantized, or the data do not fit.
         MissingExtraError: PyTorch is not installed.
     """
-    graph = binarize(graph, inputs, recipe)
+    recipe = recipe if options is None else replace(recipe, training=options)
+    graph = few_levels(graph, inputs, recipe)
     trainable = make_trainable(graph)
-    prepare_qat(trainable, calibrate(graph, inputs, calibration, recipe.assign(graph).bits), options, recipe)
+    prepare_qat(trainable, calibrate(graph, inputs, calibration, recipe.assign(graph).bits), None, recipe)
     return trainable
 
 

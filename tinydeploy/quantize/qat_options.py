@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from tinydeploy.errors import DeployError
+from tinydeploy.quantize.scales import LevelKind
 
-Ranges = Literal["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log", "hwgq-lloyd"]
+Ranges = Literal["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log", "hwgq-lloyd", "abc"]
 WeightSteps = Literal["straight", "lsq", "centroids", "centroids-moving"]
 Rounding = Literal["nearest", "stochastic"]
 SignGradient = Literal["wide", "hardtanh", "relu", "polynomial"]
 
-EXPORTABLE_RANGES: tuple[str, ...] = tuple(r for r in get_args(Ranges) if r != "hwgq-lloyd")
-"""`hwgq-lloyd` trains with levels that are not evenly spaced, which no stored form of activations holds."""
+LEVELS_OF_RANGES: Mapping[str, LevelKind] = {"hwgq-lloyd": "lloyd", "abc": "abc"}
+"""The ranges whose levels are not evenly spaced; STAIRCASE in front of a layer makes them."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,8 @@ class QatOptions:
             `learned` makes both ends parameters; `lsq` learns the step and `pact` the clip; `hwgq` takes the
             best step for a rectified Gaussian, with the gradient of a clipped ReLU (`hwgq-plain`,
             `hwgq-log`: of a plain one, of one with a logarithmic tail), and `hwgq-lloyd` levels that are
-            not evenly spaced, which cannot be exported. What else `hwgq` leaves alone see its file.
+            not evenly spaced; `abc` takes as many bases as there are bits (ABC-Net). Which tensors `hwgq`
+            leaves alone see its file; the last two are for what layers with weights read.
         weights: `straight` chooses scales and codebooks anew for every batch; `lsq` learns the scales of
             linear weights; `centroids` the values of codebooks, each shared by the same weights all along,
             and `centroids-moving` the weights beside them, which go over to what is nearest.
@@ -44,7 +47,7 @@ class QatOptions:
     weights: WeightSteps = "straight"
     rounding: Rounding = "nearest"
     bits_from: int | None = None
-    signs: SignGradient = "wide"
+    signs: SignGradient = "polynomial"
 
     def check(self) -> None:
         """Raises DeployError for options that make no sense."""
@@ -69,20 +72,14 @@ class QatOptions:
             )
 
 
-def exportable(base: QatOptions, **given: Any) -> QatOptions:
+def overridden(base: QatOptions, **given: Any) -> QatOptions:
     """`base` with what is given and not None, checked.
 
     Raises:
-        DeployError: options that make no sense, or whose result has no stored form.
+        DeployError: options that make no sense.
     """
     result = replace(base, **{name: value for name, value in given.items() if value is not None})
     result.check()
-    if result.ranges not in EXPORTABLE_RANGES:
-        raise DeployError(
-            "levels that are not evenly spaced have no stored form, so nothing could be exported",
-            where="--qat-ranges",
-            hint="hwgq has evenly spaced ones",
-        )
     return result
 
 

@@ -9,11 +9,12 @@ from fnmatch import fnmatchcase
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
-from tinydeploy.ops import DepthwiseConv2D
-from tinydeploy.quantize.qat_options import QatOptions
+from tinydeploy.ops import DepthwiseConv2D, Staircase
+from tinydeploy.ops.staircase import MAX_STEPS
+from tinydeploy.quantize.qat_options import LEVELS_OF_RANGES, QatOptions
 from tinydeploy.quantize.rules import rule_of
 from tinydeploy.quantize.scales import INT8_ACTIVATIONS, Activations
-from tinydeploy.quantize.schemes import INT8, Linear, Scheme
+from tinydeploy.quantize.schemes import INT8, Binary, Linear, Scheme
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,9 @@ class Recipe:
         ends: whether the default holds for the first layers, the last ones and depthwise ones too; else
             these stay linear. Their few weights save little and cost most of the accuracy.
         depthwise: of depthwise layers then; the first and the last ones stay int8.
-        training: how quantization-aware training learns it.
+        tensors: by the name of an activation, how its integers are chosen, whatever layers read it.
+        training: how quantization-aware training learns it; ranges whose levels are not even make those of
+            all activations below eight bits so.
     """
 
     rules: tuple[LayerRule, ...] = ()
@@ -65,6 +68,7 @@ class Recipe:
     depthwise: Treatment = INT8_TREATMENT
     where: str = "--recipe"
     training: QatOptions = field(default_factory=QatOptions)
+    tensors: Mapping[str, Activations] = field(default_factory=dict)
 
     @property
     def label(self) -> str:
@@ -74,8 +78,14 @@ class Recipe:
             return "recipe"
         if not isinstance(d.weights, Linear):
             return d.weights.name
-        bits = (d.weights.bits, d.activations.bits)
-        return "int8" if bits == (8, 8) else f"{bits[0]}:{bits[1]}"
+        label = f"{d.weights.bits}:{self._levelled(d).activations.label}"
+        return "int8" if label == "8:8" else label
+
+    @property
+    def binary(self) -> bool:
+        """Whether some layers have binary weights or read signs."""
+        treatments = (*(rule.treatment for rule in self.rules), self.default)
+        return any(t.signs or isinstance(t.weights, Binary) for t in treatments)
 
     def with_weights(self, graph: Graph, schemes: Mapping[str, Scheme]) -> Recipe:
         """The same with other schemes for some layers, by name; each keeps the rest of its treatment."""
@@ -91,7 +101,7 @@ class Recipe:
         """The treatment of each node of a float graph.
 
         Raises:
-            DeployError: a pattern matches no layer.
+            DeployError: a pattern matches no layer, or levels of so many bits are not possible.
         """
         names = [node.name for node in graph.nodes]
         for rule in self.rules:
@@ -102,7 +112,8 @@ class Recipe:
                     hint="tinydeploy inspect MODEL lists the layers",
                 )
         kept = frozenset() if self.ends else _ends(graph)
-        return Assignment(graph, {node.name: self._treatment(node, kept) for node in graph.nodes})
+        treatments = {node.name: self._levelled(self._treatment(node, kept)) for node in graph.nodes}
+        return Assignment(graph, treatments, self.tensors)
 
     def _treatment(self, node: Node, kept: frozenset[str]) -> Treatment:
         for rule in self.rules:
@@ -113,6 +124,20 @@ class Recipe:
         between = not self.ends and isinstance(node.op, DepthwiseConv2D)
         return self.depthwise if between else self.default
 
+    def _levelled(self, treatment: Treatment) -> Treatment:
+        """With the levels of the ranges that training was asked for."""
+        how, levels = treatment.activations, LEVELS_OF_RANGES.get(self.training.ranges)
+        plain = how.bits < 8 and how.levels == "even" and not how.symmetric and not treatment.signs
+        if levels is not None and plain:
+            how = replace(how, levels=levels)
+        if how.levels == "lloyd" and (1 << how.bits) - 1 > MAX_STEPS:
+            raise DeployError(
+                f"activations at Lloyd's levels of {how.bits} bits, and 2 to 4 are possible",
+                where="--qat-ranges" if plain else self.where,
+                hint="from five bits on even levels are as good: take the ranges hwgq",
+            )
+        return replace(treatment, activations=how)
+
 
 INT8_RECIPE = Recipe()
 
@@ -120,23 +145,37 @@ INT8_RECIPE = Recipe()
 class Assignment:
     """A recipe as it falls on one graph."""
 
-    def __init__(self, graph: Graph, treatments: dict[str, Treatment]) -> None:
+    def __init__(
+        self, graph: Graph, treatments: dict[str, Treatment], tensors: Mapping[str, Activations]
+    ) -> None:
         self._treatments = treatments
         self._seen = {*graph.inputs, *graph.outputs}
+        self._stairs = {node.outputs[0] for node in graph.nodes if isinstance(node.op, Staircase)}
         readers: dict[str, list[Activations]] = {}
         for node in graph.nodes:
             for name in node.inputs:
-                readers.setdefault(str(name), []).append(treatments[node.name].activations)
+                readers.setdefault(str(name), []).append(self._asked(graph, node))
         self._activations = {
             name: max(all_, key=lambda how: (how.bits, not how.symmetric)) for name, all_ in readers.items()
-        }
+        } | dict(tensors)
+
+    def _asked(self, graph: Graph, node: Node) -> Activations:
+        """What a node asks for in what it reads: of levels that are not even eight bits, or even ones."""
+        how = self._treatments[node.name].activations
+        if isinstance(node.op, Staircase):
+            return INT8_ACTIVATIONS
+        if how.levels == "even":
+            return how
+        linear = rule_of(graph, node).weights_axis is not None
+        plain = linear and how.levels == "lloyd" and node.inputs[0] not in self._stairs
+        return replace(how, levels="even") if plain else INT8_ACTIVATIONS
 
     def of(self, node: Node) -> Treatment:
         """Of a layer; int8 for one that the graph had not when the recipe was read."""
         return self._treatments.get(node.name, INT8_TREATMENT)
 
     def activations(self, name: str) -> Activations:
-        """Of a tensor: the most that a layer which reads it asks for.
+        """Of a tensor: what the recipe says of it, else the most that a layer which reads it asks for.
 
         Inputs and outputs of the graph have eight bits, since the caller sees them.
         """

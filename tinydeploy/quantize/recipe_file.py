@@ -7,8 +7,8 @@ from typing import Any, get_args
 
 from tinydeploy.errors import DeployError
 from tinydeploy.quantize.qat_options import (
-    EXPORTABLE_RANGES,
     QatOptions,
+    Ranges,
     Rounding,
     SignGradient,
     WeightSteps,
@@ -83,7 +83,7 @@ def _training(table: Table) -> QatOptions:
     table.check_keys((), ("ranges", "weights", "rounding", "bits_from", "signs"))
     given: dict[str, Any] = {}
     for key, allowed in (
-        ("ranges", EXPORTABLE_RANGES),
+        ("ranges", get_args(Ranges)),
         ("weights", get_args(WeightSteps)),
         ("rounding", get_args(Rounding)),
         ("signs", get_args(SignGradient)),
@@ -117,13 +117,35 @@ def _treatment(table: Table, path: Path) -> tuple[Treatment, Kind]:
         for key in ("range", "granularity", "fit"):
             if key in table:
                 raise table.error(key, f"the scheme {weights.name} has no {key}", "linear weights have it")
+    how = _activations(table, activation_bits)
+    signs = table.boolean("signs") if "signs" in table else kind.signs and how.levels == "even"
+    if signs and how.levels != "even":
+        raise table.error("signs", f"signs and activations {how.label} exclude each other", "leave one out")
+    return Treatment(weights, how, signs), kind
+
+
+def _activations(table: Table, bits: int) -> Activations:
+    """What a table says of what its layers read; a text names levels that are not even."""
+    if isinstance(table.get("activations"), str):
+        text = table.text("activations")
+        levels, _, number = text.partition(":")
+        most = {"abc": 8, "lloyd": 4}.get(levels, 0)
+        least = 1 if levels == "abc" else 2
+        if len(number) != 1 or number not in "12345678" or not least <= int(number) <= most:
+            raise table.error(
+                "activations",
+                f"there are no activations {text[:80]!r}",
+                "2 to 8 bits, abc:1 to abc:8, or lloyd:2 to lloyd:4",
+            )
+        if "activation_range" in table:
+            raise table.error("activation_range", f"the levels of {levels} have no range", "leave it out")
+        return Activations(int(number), levels="abc" if levels == "abc" else "lloyd")
     if "activations" in table:
-        activation_bits = table.integer("activations", 2, 8)
+        bits = table.integer("activations", 2, 8)
     symmetric = "activation_range" in table and (
         table.choice("activation_range", ("affine", "symmetric")) == "symmetric"
     )
-    signs = table.boolean("signs") if "signs" in table else kind.signs
-    return Treatment(weights, Activations(activation_bits, symmetric), signs), kind
+    return Activations(bits, symmetric)
 
 
 def _bits(table: Table, path: Path) -> tuple[int, int]:

@@ -15,11 +15,11 @@ from tinydeploy import ops
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph, Node
 from tinydeploy.ir.op import Op, Site
-from tinydeploy.ir.types import Quantization, Value
+from tinydeploy.ir.types import Quantization
 from tinydeploy.ops import Activation
 from tinydeploy.ops.elementwise import ADD_LEFT_SHIFT
 from tinydeploy.ops.requantize import INT8_REACH, quantize_real
-from tinydeploy.quantize.scales import least_output_scale
+from tinydeploy.quantize.scales import Range, least_output_scale
 
 Ends = tuple[float | None, float | None]
 """Lower and upper end of a clamp in real units; None where it is open."""
@@ -46,8 +46,8 @@ def _none(site: Site) -> float:
     return 0.0
 
 
-def _same_op(op: Op, output: Value) -> Op:
-    del output
+def _same_op(op: Op, site: Site) -> Op:
+    del site
     return op
 
 
@@ -64,7 +64,8 @@ class Rule:
         least_input, greatest_input: the scales of its first input that the rule admits.
         saturates: the ends beyond which the first input changes nothing in the output.
         commutes: whether a clamp may stand in front of the op instead of behind it.
-        lower: the op with its attributes in units of its output, an integer value without data.
+        span: what the output's integers have to hold, whatever was seen; None where that counts.
+        lower: the op with its attributes in elements of integer values, which are without data.
     """
 
     tie: Tie = Tie.FREE
@@ -75,7 +76,8 @@ class Rule:
     greatest_input: float = math.inf
     saturates: Callable[[Op], Ends] | None = None
     commutes: bool = False
-    lower: Callable[[Op, Value], Op] = _same_op
+    span: Callable[[Op], Range | None] = lambda op: None
+    lower: Callable[[Op, Site], Op] = _same_op
 
 
 def fused(op: Op) -> Activation:
@@ -109,8 +111,8 @@ def _averaged(site: Site) -> float:
     return 2.0 * least_output_scale(site.input(0).quant.scale, INT8_REACH)
 
 
-def _fill(op: Op, output: Value) -> Op:
-    pad = cast(ops.Pad, op)
+def _fill(op: Op, site: Site) -> Op:
+    pad, output = cast(ops.Pad, op), site.output
     if pad.value is None:
         return pad
     # A fill just beyond the range saturates by the rounding of the zero point; others were in no range.
@@ -146,11 +148,15 @@ RULES: Mapping[type[Op], Rule] = {
     ops.Pad: Rule(Tie.COPY, lower=_fill),
     ops.Relu: Rule(Tie.CLAMP, least_output=_rescaled, saturates=lambda op: fused(op).range),
     ops.Reshape: Rule(Tie.COPY, commutes=True),
-    ops.Sign: Rule(output=lambda op: cast(ops.Sign, op).quantization, lower=lambda op, output: ops.Sign()),
+    ops.Sign: Rule(output=lambda op: cast(ops.Sign, op).quantization, lower=lambda op, site: ops.Sign()),
     # beta times the input scale is above 1, in 26 fractional bits.
     ops.Softmax: Rule(
         output=lambda op: PROBABILITY,
         least_input=lambda op: 2.0**-25 / max(cast(ops.Softmax, op).beta, 2.0**-25),
+    ),
+    ops.Staircase: Rule(
+        span=lambda op: Range.of(min(cast(ops.Staircase, op).levels), max(cast(ops.Staircase, op).levels)),
+        lower=lambda op, site: cast(ops.Staircase, op).lowered(site),
     ),
 }
 

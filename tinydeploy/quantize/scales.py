@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -51,17 +52,27 @@ class Range:
         return self.low >= other.low - slack and self.high <= other.high + slack
 
 
+LevelKind = Literal["even", "lloyd", "abc"]
+
+
 @dataclass(frozen=True)
 class Activations:
     """How the integers of an activation are chosen: one byte each, of which `bits` are used.
 
     Attributes:
-        bits: 2 to 8.
+        bits: 2 to 8; of Lloyd's levels 2 to 4, and of ABC-Net's as many as bases, from 1 on.
         symmetric: without a zero point, in the restricted range; else affine.
+        levels: at which distances. What is not even is made by STAIRCASE, and held in eight bits.
     """
 
     bits: int = 8
     symmetric: bool = False
+    levels: LevelKind = "even"
+
+    @property
+    def label(self) -> str:
+        """`4`, or `abc3`."""
+        return str(self.bits) if self.levels == "even" else f"{self.levels}{self.bits}"
 
     @property
     def limits(self) -> tuple[int, int]:

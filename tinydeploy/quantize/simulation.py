@@ -17,17 +17,19 @@ from tinydeploy.ir.types import Array
 from tinydeploy.ops.quantize import dequantize_array, quantize_array
 from tinydeploy.quantize.methods.base import (
     ROUNDINGS,
+    ActivationMethod,
     Round,
     WeightMethod,
+    parameters,
     straight,
     to_nearest,
 )
-from tinydeploy.quantize.methods.choose import activation_method, ceilings, weight_method
+from tinydeploy.quantize.methods.choose import activation_method, ceilings, stairs_method, weight_method
 from tinydeploy.quantize.ptq import quantize_with_ranges
 from tinydeploy.quantize.qat_options import WATCHED, QatOptions, bits_at
-from tinydeploy.quantize.recipe import Recipe, linear_nodes
+from tinydeploy.quantize.recipe import Assignment, Recipe, linear_nodes
 from tinydeploy.quantize.rules import Tie, rule_of
-from tinydeploy.quantize.scales import INT8_ACTIVATIONS, LEVELS, MIN_SCALE, Activations, Range
+from tinydeploy.quantize.scales import INT8_ACTIVATIONS, LEVELS, Activations, Range
 from tinydeploy.quantize.schemes import INT8, Scheme
 from tinydeploy.quantize.schemes.learned import Scaled
 from tinydeploy.quantize.ties import Group, group_tensors
@@ -69,14 +71,21 @@ class QuantizationSimulation(nn.Module):
             or (rule_of(graph, n).tie is Tie.COPY and not isinstance(n.op, ops.AveragePool2D))
         }
         self._weights_axis = {n.name: rule_of(graph, n).weights_axis for n in graph.nodes}
+        self._weights_name = {n.name: str(n.inputs[1]) for n in linear_nodes(graph)}
         self._schemes = {n.name: assigned.of(n).weights for n in linear_nodes(graph)}
         self._weights = _weight_methods(graph, self._schemes, options)
         highest = ceilings(graph, ranges, assigned.activations)
-        found = (activation_method(g, graph, highest[g.members[0]], options) for g in free)
+        self._stairs = _stairs_methods(graph, assigned, highest)
+        found = (
+            None
+            if any(name in self._stairs for name in g.members)
+            else activation_method(g, graph, highest[g.members[0]], options)
+            for g in free
+        )
         self._activations = {i: m for i, m in enumerate(found) if m is not None}
         # Files hold what is learned under short names: those of layers may have dots.
         self.weight_methods = nn.ModuleList(self._weights.values())
-        self.activation_methods = nn.ModuleList(self._activations.values())
+        self.activation_methods = nn.ModuleList([*self._activations.values(), *self._stairs.values()])
         # Observing ends with the last activation of a pass.
         self._last = graph.nodes[-1].outputs[0] if graph.nodes else ""
         for name, ends in (("lows", [g.span.low for g in free]), ("highs", [g.span.high for g in free])):
@@ -97,7 +106,8 @@ class QuantizationSimulation(nn.Module):
         an output follow.
         """
         schemes = self._schemes.values()
-        return any(s != INT8 for s in schemes) and not any(s.per_tensor for s in schemes)
+        few = bool(self._stairs) or any(s != INT8 for s in schemes)
+        return few and not any(s.per_tensor for s in schemes)
 
     def ranges(self) -> dict[str, Range]:
         """The range of each tensor that flows, as `quantize_with_ranges` takes them."""
@@ -116,12 +126,15 @@ class QuantizationSimulation(nn.Module):
         axis = self._weights_axis[node.name]
         if axis is None:
             low, high = torch.aminmax(x.detach())
-            scale, zero_point = _parameters(low, high, INT8_ACTIVATIONS)
+            scale, zero_point = parameters(low, high, INT8_ACTIVATIONS)
             return torch.fake_quantize_per_tensor_affine(x, scale, zero_point, -128, 127)
         if index != 1:
             return x
         result: Tensor = self._weights[node.name](x)
         return result
+
+    def paces(self) -> dict[str, float]:
+        return {self._weights_name[name]: method.pace for name, method in self._weights.items()}
 
     def begin_epoch(self, number: int, epochs: int) -> None:
         def bits(target: int) -> int:
@@ -130,12 +143,15 @@ class QuantizationSimulation(nn.Module):
         self._bits = [bits(how.bits) for how in self._how]
         for weights in self._weights.values():
             weights.set_bits(bits)
-        for activations in self._activations.values():
+        for activations in self._methods():
             activations.set_bits(bits)
 
     def penalty(self) -> Tensor | None:
-        found = [p for p in (m.penalty() for m in self._activations.values()) if p is not None]
+        found = [p for p in (m.penalty() for m in self._methods()) if p is not None]
         return torch.stack(found).sum() if found else None
+
+    def _methods(self) -> list[ActivationMethod]:
+        return [*self._activations.values(), *self._stairs.values()]
 
     def activation(self, name: str, x: Tensor) -> Tensor:
         result = self._activation(name, x)
@@ -147,6 +163,9 @@ class QuantizationSimulation(nn.Module):
         # Copies lie on the grid already.
         if name in self._copies:
             return x
+        if name in self._stairs:
+            steps: Tensor = self._stairs[name](x)
+            return steps
         if name in self._fixed:
             quant = self._fixed[name]
             return torch.fake_quantize_per_tensor_affine(x, quant.scale, quant.zero_point, -128, 127)
@@ -165,7 +184,7 @@ class QuantizationSimulation(nn.Module):
             self._observe(number, x.detach())
         if self._options.weights_only and self._how[number].bits == 8:
             return x
-        scale, zero_point = _parameters(self.lows[number], self.highs[number], how)
+        scale, zero_point = parameters(self.lows[number], self.highs[number], how)
         rounding = ROUNDINGS[self._options.rounding]
         if self.training and rounding is not to_nearest:
             return _rounded(x, scale, zero_point, how, rounding)
@@ -187,6 +206,11 @@ class QuantizationSimulation(nn.Module):
             self.lows[number].lerp_(low.clamp_max(0.0), share)
             self.highs[number].lerp_(high.clamp_min(0.0), share)
         self._seen = {}
+
+    def learned(self, graph: Graph) -> Graph:
+        made = {name: method.staircase() for name, method in self._stairs.items()}
+        nodes = (replace(n, op=made.get(n.outputs[0]) or n.op) for n in graph.nodes)
+        return replace(graph, nodes=tuple(nodes))
 
     def lower(self, graph: Graph, factors: Factors) -> Graph:
         schemes: dict[str, Scheme] = {}
@@ -217,6 +241,19 @@ def _distinct(groups: Iterable[Group]) -> list[Group]:
     return list(found.values())
 
 
+def _stairs_methods(
+    graph: Graph, assigned: Assignment, ceilings: Mapping[str, float]
+) -> dict[str, ActivationMethod]:
+    """By the output of each STAIRCASE; what reads it says which levels these are."""
+    found: dict[str, ActivationMethod] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, ops.Staircase):
+            name = node.outputs[0]
+            levels = {assigned.of(r).activations.levels for r in graph.nodes if name in r.inputs}
+            found[name] = stairs_method(node.op, levels, ceilings[str(node.inputs[0])])
+    return found
+
+
 def _weight_methods(
     graph: Graph, schemes: Mapping[str, Scheme], options: QatOptions
 ) -> dict[str, WeightMethod]:
@@ -240,18 +277,6 @@ def _rounded(x: Tensor, scale: Tensor, zero_point: Tensor, how: Activations, rou
     return straight(rounding((inside / scale).detach()) * scale, inside)
 
 
-def _parameters(low: Tensor, high: Tensor, how: Activations) -> tuple[Tensor, Tensor]:
-    """Scale and zero point by the rule of `scales.activation_quantization`."""
-    low, high = low.clamp_max(0.0), high.clamp_min(0.0)
-    least, most = how.limits
-    if how.symmetric:
-        scale = (torch.maximum(high, -low) / most).clamp_min(MIN_SCALE)
-        return scale, torch.zeros_like(scale, dtype=torch.int32)
-    scale = ((high - low) / (most - least)).clamp_min(MIN_SCALE)
-    zero_point = torch.floor(least - low / scale + 0.5).clamp(least, most)
-    return scale, zero_point.to(torch.int32)
-
-
 def _learned(x: Tensor, low: Tensor, high: Tensor, how: Activations) -> Tensor:
     """Quantized between ends that learn."""
     result: Tensor = _LearnedRange.apply(x, low, high, how)  # type: ignore[no-untyped-call]  # PyTorch's
@@ -269,7 +294,7 @@ class _LearnedRange(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, low: Tensor, high: Tensor, how: Activations) -> Tensor:
-        scale, zero_point = _parameters(low, high, how)
+        scale, zero_point = parameters(low, high, how)
         least, most = how.limits
         ctx.save_for_backward(x, (least - zero_point) * scale, (most - zero_point) * scale)
         ctx.most = most

@@ -101,7 +101,7 @@ class _Grouping:
                 if value.data is not None and name not in self.groups:
                     self._start(name, Range.of(value.data.min(), value.data.max()))
             output = node.outputs[0]
-            span = ranges[output].clamp(*fused(node.op).range)
+            span = rule.span(node.op) or ranges[output].clamp(*fused(node.op).range)
             self._start(output, span, rule.output(node.op), signs=isinstance(node.op, Sign))
         for node in graph.nodes:
             if rule_of(graph, node).tie is Tie.COPY:

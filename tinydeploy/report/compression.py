@@ -6,7 +6,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tinydeploy.bits_search import Found
+from tinydeploy.bits_search import Bound, Found
 from tinydeploy.compression import ACCURACY, Compression, Stage
 from tinydeploy.prune.names import short_name
 from tinydeploy.report.difference import decibel_text
@@ -71,19 +71,32 @@ def _stages(c: Compression) -> Table:
     return table
 
 
-def _bits(found: Found) -> Table:
+def _bits(found: Found) -> RenderableType:
     """The Pareto front: a row a mixture that no other one beats, and the one that was taken."""
-    table = text_table("bits of weights by layer, before training", "", "")
-    for name in ("mean", "constants B", "value", found.unit):
+    table = text_table("bits by layer, before training", "", "")
+    size = "bits held" if found.by_held_bits else "constants B"
+    for name in ("weights", "activations", size, "value", found.unit):
         table.add_column(name, justify="right", no_wrap=True)
     for m in found.table:
         if m.front or m.chosen:
-            cost = "" if m.cost is None else f"{m.cost:,.0f}"
-            taken = "taken" if m.chosen else ""
             table.add_row(
-                m.source, taken, f"{m.mean_bits:.2f}", f"{m.weights_bytes:,}", f"{m.value:.4f}", cost
+                m.source,
+                "taken" if m.chosen else "",
+                f"{m.mean_bits:.2f}",
+                f"{m.mean_activation_bits:.2f}",
+                f"{m.held_bits if found.by_held_bits else m.weights_bytes:,}",
+                f"{m.value:.4f}",
+                "" if m.cost is None else f"{m.cost:,.0f}",
             )
-    return table
+    return table if found.bound is None else Group(table, Text(_bound(found.bound)))
+
+
+def _bound(bound: Bound) -> str:
+    """What the noise gains guarantee."""
+    said = f"noise gains guarantee a loss of at most {bound.loss:.2%} with"
+    everywhere = "no bits up to 8 everywhere" if bound.uniform is None else f"{bound.uniform} bits everywhere"
+    base = "no base up to 8" if bound.base is None else f"a base of {bound.base} and offsets"
+    return f"{said} {everywhere}, or with {base}: a bound, which most networks beat"
 
 
 def _gains(c: Compression) -> Table:

@@ -18,7 +18,7 @@ OPTIONAL_FILES = ("model.tflite", "sensitivity.svg")
 def compressed_files(result: Compression) -> tuple[Compression, dict[str, bytes]]:
     """Both models, the report, and after a scan its plot, by file name.
 
-    Where TFLite has no form for how a tensor is stored there is no model.tflite, and the result says why.
+    Where TFLite has no form for a tensor, or no operator, there is no model.tflite, and the result says why.
 
     Raises:
         DeployError: a format has no form for something else in the graph.

@@ -16,7 +16,7 @@ from torch.nn import functional
 from tinydeploy import ops
 from tinydeploy.ir.op import Op, Site
 from tinydeploy.ops import Activation, Padding
-from tinydeploy.trainable.surrogates import sign
+from tinydeploy.trainable.surrogates import sign, staircase
 
 Forward = Callable[[Any, Site, Sequence[Tensor | None]], Tensor]
 
@@ -149,6 +149,10 @@ def _sign(op: ops.Sign, site: Site, operands: Sequence[Tensor | None]) -> Tensor
     return sign(required(operands, 0), op.low, op.high)
 
 
+def _staircase(op: ops.Staircase, site: Site, operands: Sequence[Tensor | None]) -> Tensor:
+    return staircase(required(operands, 0), op.thresholds, op.levels)
+
+
 def _softmax(op: ops.Softmax, site: Site, operands: Sequence[Tensor | None]) -> Tensor:
     return torch.softmax(required(operands, 0) * op.beta, dim=-1)
 
@@ -173,4 +177,5 @@ FORWARD: Mapping[type[Op], Forward] = {
     ops.Reshape: _reshape,
     ops.Sign: _sign,
     ops.Softmax: _softmax,
+    ops.Staircase: _staircase,
 }

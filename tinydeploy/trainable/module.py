@@ -42,11 +42,17 @@ class Simulation(Protocol):
     def normalizes(self) -> bool:
         """Whether training goes better with batch normalization."""
 
+    def paces(self) -> Mapping[str, float]:
+        """How many times the learning rate weights move by, by the name of the constant."""
+
     def begin_epoch(self, number: int, epochs: int) -> None:
         """An epoch begins, counted from 0."""
 
     def penalty(self) -> Tensor | None:
         """What joins the loss of a batch."""
+
+    def learned(self, graph: Graph) -> Graph:
+        """A float graph with what is learned beside its constants: the steps of each STAIRCASE."""
 
     def lower(self, graph: Graph, factors: Factors) -> Graph:
         """The integer graph of a float graph with the ranges as they are now.
@@ -92,6 +98,11 @@ class Trainable(nn.Module):
     def weight(self, name: str) -> nn.Parameter:
         """The parameter of the constant `name` of the graph, in the graph's own layout."""
         return self.get_parameter(self._attributes[name])
+
+    def pace(self, parameter: str) -> float:
+        """How many times the learning rate one of its parameters moves by."""
+        paces = {} if self.simulation is None else self.simulation.paces()
+        return {self._attributes[name]: pace for name, pace in paces.items()}.get(parameter, 1.0)
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Outputs (samples, *shape) for inputs (samples, *shape), NHWC, as the engine takes them.
@@ -193,6 +204,9 @@ class Trainable(nn.Module):
     def _run_node(self, node: Node, site: Site, operands: list[Tensor | None]) -> Tensor:
         if isinstance(node.op, ops.Sign):
             return sign(required(operands, 0), node.op.low, node.op.high, self.surrogate)
+        if isinstance(node.op, ops.Staircase) and self.simulation is not None:
+            # The simulation of its output makes the steps, and learns them.
+            return required(operands, 0)
         norm = self._norm_of.get(node.name)
         if norm is None or not isinstance(node.op, ops.Conv2D | ops.DepthwiseConv2D):
             return FORWARD[type(node.op)](node.op, site, operands)
@@ -210,7 +224,8 @@ class Trainable(nn.Module):
                 now[weights], now[bias] = fold_into(node, now[weights], now[bias], norm)
         values = dict(self.graph.values)
         values.update({name: constant(name, data.cpu().numpy()) for name, data in now.items()})
-        return replace(self.graph, values=values)
+        graph = replace(self.graph, values=values)
+        return graph if self.simulation is None else self.simulation.learned(graph)
 
     def factors(self) -> dict[str, Tensor]:
         """What `to_graph` multiplies the weights of each normalized node's outputs by."""

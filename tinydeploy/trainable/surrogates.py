@@ -1,12 +1,12 @@
-"""Gradients that stand in for that of a sign, which is zero wherever it exists.
+"""Gradients that stand in for those of a sign and of a staircase, which are zero wherever they exist.
 
-All are given for `u = (x - middle) / half`, half the distance of the two levels, so that the levels are at -1
-and +1; the gradient of the level in x is then that of the sign in u.
+Those of a sign are given for `u = (x - middle) / half`, half the distance of the two levels, so that the
+levels are at -1 and +1; the gradient of the level in x is then that of the sign in u.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -70,3 +70,11 @@ class _Sign(torch.autograd.Function):
         (x,) = ctx.saved_tensors
         slope: Tensor = ctx.slope((x - ctx.middle) / ctx.half)
         return gradients[0] * slope, None, None, None
+
+
+def staircase(x: Tensor, thresholds: Sequence[float], levels: Sequence[float]) -> Tensor:
+    """The level between two thresholds, with a gradient of 1 between the lowest and the highest level."""
+    edges, steps = (torch.tensor(v, dtype=x.dtype, device=x.device) for v in (thresholds, levels))
+    value = steps[torch.bucketize(x.detach().contiguous(), edges, right=True)]
+    inside = x.clamp(min(levels), max(levels))
+    return inside + (value - inside).detach()

@@ -37,6 +37,7 @@ from tinydeploy.ops import (
     Reshape,
     Sign,
     Softmax,
+    Staircase,
 )
 from tinydeploy.plan import dsp, forms_dsp, forms_trio, forms_wide, trio
 from tinydeploy.plan.forms import stored_form
@@ -60,6 +61,7 @@ LOWER: dict[type[Op], Callable[[Any, Context], LayerCode]] = {
     Reshape: lower_other.reshape,
     Sign: lower_sign.sign,
     Softmax: lower_other.softmax,
+    Staircase: lower_other.staircase,
 }
 
 

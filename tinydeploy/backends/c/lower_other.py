@@ -8,7 +8,7 @@ import math
 from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call, output_struct
 from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.errors import DeployError
-from tinydeploy.ir.types import DType, Value
+from tinydeploy.ir.types import Array, DType, Value
 from tinydeploy.numerics import Multiplier
 from tinydeploy.ops import (
     Add,
@@ -23,6 +23,7 @@ from tinydeploy.ops import (
     Relu,
     Reshape,
     Softmax,
+    Staircase,
 )
 from tinydeploy.ops.requantize import Requantization, clamp_range
 
@@ -193,12 +194,21 @@ def quantize(op: Quantize, at: Context) -> LayerCode:
 
 
 def logistic(op: Logistic, at: Context) -> LayerCode:
+    return _lookup(op.table(at.site), at)
+
+
+def staircase(op: Staircase, at: Context) -> LayerCode:
+    return _lookup(op.table(), at)
+
+
+def _lookup(table: Array, at: Context) -> LayerCode:
+    """Any function of one int8."""
     return LayerCode(
         "td_kernels_elementwise.h",
         "td_lookup",
         (),
-        (call("td_lookup", (str(at.site.output.elements), "{table}", "x0", "y")),),
-        (Constant("table", "int8_t", op.table(at.site)),),
+        (call("td_lookup", (str(at.site.output.elements), "{table}", at.operand(0), "y")),),
+        (Constant("table", "int8_t", table), *at.operand_constants()),
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from tinydeploy.quantize.scales import Activations, Range
+from tinydeploy import ops
+from tinydeploy.quantize.scales import MIN_SCALE, Activations, Range
 from tinydeploy.quantize.schemes import Scheme
 
 Round = Callable[[Tensor], Tensor]
@@ -22,9 +23,11 @@ class WeightMethod(nn.Module):
 
     Attributes:
         unfolded: what it lowers with belongs to the weights before batch normalization is folded.
+        pace: how many times the learning rate the weights move by.
     """
 
     unfolded = True
+    pace = 1.0
 
     def forward(self, weights: Tensor) -> Tensor:
         """What the integers stand for, of the shape of the weights."""
@@ -60,6 +63,10 @@ class ActivationMethod(nn.Module):
     def range(self) -> Range:
         """What lowers to these integers."""
         raise NotImplementedError
+
+    def staircase(self) -> ops.Staircase | None:
+        """The STAIRCASE that makes these activations, in real units; None where a range does."""
+        return None
 
     def penalty(self) -> Tensor | None:
         """What joins the loss."""
@@ -126,6 +133,18 @@ def at_random(x: Tensor) -> Tensor:
 
 
 ROUNDINGS: dict[str, Round] = {"nearest": to_nearest, "stochastic": at_random}
+
+
+def parameters(low: Tensor, high: Tensor, how: Activations) -> tuple[Tensor, Tensor]:
+    """Scale and zero point by the rule of `scales.activation_quantization`."""
+    low, high = low.clamp_max(0.0), high.clamp_min(0.0)
+    least, most = how.limits
+    if how.symmetric:
+        scale = (torch.maximum(high, -low) / most).clamp_min(MIN_SCALE)
+        return scale, torch.zeros_like(scale, dtype=torch.int32)
+    scale = ((high - low) / (most - least)).clamp_min(MIN_SCALE)
+    zero_point = torch.floor(least - low / scale + 0.5).clamp(least, most)
+    return scale, zero_point.to(torch.int32)
 
 
 def straight(value: Tensor, x: Tensor) -> Tensor:

@@ -3,30 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import torch
 
+from tinydeploy import ops
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
+from tinydeploy.quantize.methods.abc_net import AbcActivations
 from tinydeploy.quantize.methods.base import ROUNDINGS, ActivationMethod, WeightMethod
 from tinydeploy.quantize.methods.centroids import CentroidWeights
-from tinydeploy.quantize.methods.hwgq import Backward, HalfWaveActivations
+from tinydeploy.quantize.methods.hwgq import Backward, HalfWaveActivations, LloydActivations
 from tinydeploy.quantize.methods.lsq import LsqActivations, LsqWeights
 from tinydeploy.quantize.methods.pact import PactActivations
+from tinydeploy.quantize.methods.signs import BinaryWeights
 from tinydeploy.quantize.methods.straight import StraightThrough
 from tinydeploy.quantize.methods.ttq import TtqWeights
 from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.scales import MAX_MAGNITUDE, Activations, Range
-from tinydeploy.quantize.schemes import KMeans, Linear, Scheme, TrainedTernary
+from tinydeploy.quantize.schemes import Binary, KMeans, Linear, Scheme, TrainedTernary
 from tinydeploy.quantize.ties import Group, group_tensors
 
-_HALF_WAVES: Mapping[str, tuple[Backward, bool]] = {
-    "hwgq": ("clipped", True),
-    "hwgq-plain": ("plain", True),
-    "hwgq-log": ("log", True),
-    "hwgq-lloyd": ("clipped", False),
-}
+_HALF_WAVES: Mapping[str, Backward] = {"hwgq": "clipped", "hwgq-plain": "plain", "hwgq-log": "log"}
 
 
 def weight_method(scheme: Scheme, weights: Array, axis: int, options: QatOptions) -> WeightMethod:
@@ -37,6 +35,8 @@ def weight_method(scheme: Scheme, weights: Array, axis: int, options: QatOptions
         return TtqWeights(scheme, start, axis)
     if isinstance(scheme, Linear) and options.weights == "lsq":
         return LsqWeights(scheme, start, axis, rounding)
+    if isinstance(scheme, Binary):
+        return BinaryWeights(scheme, start, axis, rounding)
     if isinstance(scheme, KMeans) and options.weights in ("centroids", "centroids-moving"):
         moving = options.weights == "centroids-moving"
         return CentroidWeights(scheme, start, axis, options.bits_from, moving=moving)
@@ -51,7 +51,7 @@ def activation_method(
     The graph's inputs are left alone, whose range the caller knows; eight bits too where training leaves
     them float; and HWGQ takes no tensor with negative numbers and none of eight bits.
     """
-    if options.ranges in ("running", "learned") or any(n in graph.inputs for n in group.members):
+    if any(n in graph.inputs for n in group.members):
         return None
     if options.weights_only and group.how.bits == 8:
         return None
@@ -60,10 +60,22 @@ def activation_method(
         return LsqActivations(*given)
     if options.ranges == "pact":
         return PactActivations(*given)
-    if group.how.bits == 8 or group.span.low < 0.0 or group.how.symmetric:
+    backward = _HALF_WAVES.get(options.ranges)
+    if backward is None or group.how.bits == 8 or group.span.low < 0.0 or group.how.symmetric:
         return None
-    backward, even = _HALF_WAVES[options.ranges]
-    return HalfWaveActivations(*given, backward, even=even)
+    return HalfWaveActivations(*given, backward)
+
+
+def stairs_method(stairs: ops.Staircase, levels: Collection[str], ceiling: float) -> ActivationMethod:
+    """For what one STAIRCASE makes.
+
+    Args:
+        levels: the kinds that its readers ask for. One that came with the network learns like ABC-Net's.
+        ceiling: of what it reads.
+    """
+    if "lloyd" in levels:
+        return LloydActivations(stairs, ceiling)
+    return AbcActivations(stairs, ceiling)
 
 
 def ceilings(graph: Graph, names: Iterable[str], how: Callable[[str], Activations]) -> dict[str, float]:
@@ -76,4 +88,4 @@ def ceilings(graph: Graph, names: Iterable[str], how: Callable[[str], Activation
     return found
 
 
-__all__ = ["activation_method", "ceilings", "weight_method"]
+__all__ = ["activation_method", "ceilings", "stairs_method", "weight_method"]

@@ -8,23 +8,24 @@
 
 Source: Z. Cai et al., "Deep Learning with Low Precision by Half-wave Gaussian Quantization" (CVPR 2017),
 sections 4 and 4.3. Differences: sigma is measured for each tensor, a running mean, since batch normalizations
-are folded; and evenly spaced levels round to the nearest, zero included, as integers do (`half_wave_step`).
-Levels of Lloyd's conditions, which are not evenly spaced, have no stored form: they train and are refused
-when they are lowered.
+are folded; evenly spaced levels round to the nearest, zero included, as integers do (`half_wave_step`); and
+levels of Lloyd's conditions, which are not evenly spaced and lower to STAIRCASE, are those of the int8 that
+holds them, with thresholds half way between them and zero, so that small positive numbers become 0 too.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from tinydeploy.errors import DeployError
+from tinydeploy import ops
 from tinydeploy.quantize.densities import half_wave_levels, half_wave_step
-from tinydeploy.quantize.methods.base import ActivationMethod, Round
-from tinydeploy.quantize.scales import Activations, Range
+from tinydeploy.quantize.methods.base import ActivationMethod, Round, to_nearest
+from tinydeploy.quantize.scales import LEVELS, Activations, Range
 
 Backward = Literal["plain", "clipped", "log"]
 
@@ -54,7 +55,7 @@ class _HalfWave(torch.autograd.Function):
         if _even(levels):
             q = rounding((z / levels[0]).clamp(0, len(levels))) * levels[0]
         else:
-            whole = torch.cat([levels.new_zeros(1), levels])
+            whole = torch.cat([levels.new_zeros(1), levels]).to(z.dtype)
             q = whole[torch.bucketize(z.contiguous(), (whole[1:] + whole[:-1]) / 2, right=True)]
         return q * sigma
 
@@ -93,17 +94,13 @@ class HalfWaveActivations(ActivationMethod):
         ceiling: float,
         rounding: Round,
         backward: Backward = "clipped",
-        *,
-        even: bool = True,
     ) -> None:
         super().__init__(span, how, ceiling)
-        self._rounding, self._backward, self._even = rounding, backward, even
+        self._rounding, self._backward = rounding, backward
         self.register_buffer("sigma", torch.zeros(()))
 
     def levels(self, bits: int) -> list[float]:
         """Above zero, for a standard deviation of 1."""
-        if not self._even:
-            return list(half_wave_levels(bits))
         step = half_wave_step(bits, rounds_to_zero=True)
         return [step * k for k in range(1, 1 << bits)]
 
@@ -115,13 +112,6 @@ class HalfWaveActivations(ActivationMethod):
         return half_wave(x, sigma, levels, self._backward, self._rounding)
 
     def range(self) -> Range:
-        """Raises DeployError where levels are not evenly spaced."""
-        if not self._even:
-            raise DeployError(
-                "activations on Lloyd's levels have no stored form",
-                where="hwgq-lloyd",
-                hint="train with the ranges 'hwgq', whose levels are evenly spaced",
-            )
         most = self.levels(self.how.bits)[-1]
         sigma = float(self._within(self._scale(), most))
         return Range.of(0.0, sigma * most)
@@ -145,3 +135,29 @@ class HalfWaveActivations(ActivationMethod):
             self.sigma.copy_(now)
         else:
             self.sigma.lerp_(now, _MOMENTUM)
+
+
+class LloydActivations(HalfWaveActivations):
+    """The activations that one STAIRCASE makes, at Lloyd's levels; always the nearest of them.
+
+    Args:
+        stairs: where the training starts: 0 and 2^b - 1 levels of some deviation.
+    """
+
+    def __init__(self, stairs: ops.Staircase, ceiling: float) -> None:
+        most = stairs.levels[-1]
+        super().__init__(
+            Range.of(0.0, most), Activations(len(stairs.thresholds).bit_length()), ceiling, to_nearest
+        )
+        self.sigma.fill_(most / half_wave_levels(self.how.bits)[-1])
+
+    def levels(self, bits: int) -> list[float]:
+        exact = half_wave_levels(bits)
+        return [math.floor(q / exact[-1] * LEVELS + 0.5) / LEVELS * exact[-1] for q in exact]
+
+    def staircase(self) -> ops.Staircase:
+        unit = self.levels(self.how.bits)
+        sigma = float(self._within(self._scale(), unit[-1]))
+        levels = [0.0, *(sigma * q for q in unit)]
+        middles = ((a + b) / 2 for a, b in itertools.pairwise(levels))
+        return ops.Staircase(tuple(middles), tuple(levels))

@@ -15,10 +15,16 @@ class Binary:
     """`W = alpha * sign(W)` with alpha the mean of |W| of an output, which is nearest in the mean square.
 
     Source: Rastegari et al., "XNOR-Net", 2016, section 3.1.
+
+    Attributes:
+        bound: weights count with this magnitude at most, as training had them; None leaves them.
     """
+
+    bound: float | None = None
 
     name = "binary"
     per_tensor = False
 
     def fit(self, rows: Rows) -> FittedPlanes:
-        return FittedPlanes(signs_of(rows)[None], np.abs(rows).mean(axis=1)[None])
+        sizes = np.abs(rows) if self.bound is None else np.abs(rows).clip(max=self.bound)
+        return FittedPlanes(signs_of(rows)[None], sizes.mean(axis=1)[None])
