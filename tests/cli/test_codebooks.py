@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from coded_cases import network
-from test_kernels_forms import needs_emulator
 
 from tinydeploy.backends.onnx import write_onnx
 from tinydeploy.cli.main import cli
@@ -45,8 +44,8 @@ def test_export_says_what_coding_saves_and_takes(model: Path, tmp_path: Path) ->
     )
 
 
-@needs_emulator
 def test_verify_and_profile_have_the_start_up_apart(model: Path) -> None:
+    pytest.importorskip("unicorn", reason="the extra emulate is not installed")
     given = (model, "--target", "cortex-m4", "--optimize", "balanced", "--codebooks", "auto")
     done = run("verify", *given, "--json")
     assert done.exit_code == 0, done.output

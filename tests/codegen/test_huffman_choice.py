@@ -128,6 +128,13 @@ def test_an_estimate_has_the_ram_and_the_code_of_decoding() -> None:
 
 
 @needs_emulator
+def test_measured_kernels_are_chosen_without_coding_and_coded_afterwards(tmp_path: Path) -> None:
+    given = {"optimize": "flash", "codebooks": HUFFMAN, "autotune": True}
+    done = api.export_c(as_model(network(4, SKEWED, channels=16)), "cortex-m4", tmp_path, **given)
+    assert done.project.model.coding is not None
+
+
+@needs_emulator
 def test_export_goes_back_to_packed_where_the_ram_does_not_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
