@@ -44,6 +44,7 @@ class Row:
         recipe: made from the float graph and calibration images.
         before: whether the network is measured without training too.
         epochs: of training; more where fewer bits leave more to win back.
+        rate: the learning rate; None for that of so many epochs.
     """
 
     title: str
@@ -51,10 +52,11 @@ class Row:
     training: QatOptions = WEIGHTS_ONLY
     before: bool = False
     epochs: int = 2
+    rate: float | None = None
 
     @property
     def learning_rate(self) -> float:
-        return _RATES[self.epochs]
+        return _RATES[self.epochs] if self.rate is None else self.rate
 
 
 def inner_layers(graph: Graph) -> list[tuple[str, int, int]]:
@@ -149,8 +151,8 @@ def rows() -> dict[str, Row]:
     found["binary"] = Row(
         "binary (XNOR-Net)",
         everywhere(Binary(), signs=True),
-        QatOptions(weights_only=True, signs="hardtanh"),
         epochs=4,
+        rate=1e-2,
     )
     found["hwgqlloyd2"] = Row(
         "HWGQ at Lloyd's levels, activations of 2 bits",

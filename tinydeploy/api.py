@@ -80,12 +80,15 @@ def export_c(
     max_flash: int | None = None,
     max_ram: int | None = None,
     autotune: bool = False,
+    codebooks: str = "packed",
     progress: Progress = silent,
 ) -> Export:
     """Writes a C project into `folder`, all files or none.
 
     Args:
         autotune: choose kernels by what each took on the emulated core, not by stored costs.
+        codebooks: how flash holds codebook indices: "packed"; "huffman", which are decoded into RAM at
+            start-up; or "auto", the latter where it saves flash and the RAM is there.
         max_flash, max_ram: bytes; with one of them the project is built and measured first, and where it
             exceeds one, again with kernels that are smaller and slower.
 
@@ -94,7 +97,16 @@ def export_c(
         DoesNotFitError: a limit is exceeded.
     """
     where = load_target(target)
-    job = make_job(model, where, name, optimize, autotune=autotune, progress=progress)
+    job = make_job(
+        model,
+        where,
+        name,
+        optimize,
+        autotune=autotune,
+        codebooks=codebooks,
+        max_ram=max_ram,
+        progress=progress,
+    )
     measurement = None
     if max_flash is None and max_ram is None:
         project = make_project(model.graph, job.options)
@@ -116,6 +128,7 @@ def verify(
     scale: float = 1.0,
     mean: float = 0.0,
     autotune: bool = False,
+    codebooks: str = "packed",
     progress: Progress = silent,
 ) -> Verification:
     """Compares the emulated core with the engine, and with `y` of the inputs file where it fits.
@@ -125,7 +138,9 @@ def verify(
         MissingExtraError: the extra `emulate` is not installed.
     """
     where = load_target(target)
-    job = make_job(model, where, name, optimize, compiler, autotune=autotune, progress=progress)
+    job = make_job(
+        model, where, name, optimize, compiler, autotune=autotune, codebooks=codebooks, progress=progress
+    )
     if inputs is None:
         return verification.verify(
             job, where.name, random_samples(model.graph, RANDOM_SAMPLES, SEED), None, progress=progress
@@ -147,6 +162,7 @@ def profile(
     max_latency_ms: float | None = None,
     estimate: bool = False,
     autotune: bool = False,
+    codebooks: str = "packed",
     progress: Progress = silent,
 ) -> Profile:
     """Builds and runs a model on each target, and looks for what would make it fit where it does not.
@@ -166,7 +182,21 @@ def profile(
     if estimate and autotune:
         raise DeployError("measures, and --estimate does not", where="--autotune", hint="leave one out")
     jobs = [
-        (make_job(model, t, name, optimize, compiler, autotune=autotune, progress=progress), t) for t in found
+        (
+            make_job(
+                model,
+                t,
+                name,
+                optimize,
+                compiler,
+                autotune=autotune,
+                codebooks=codebooks,
+                max_ram=max_ram,
+                progress=progress,
+            ),
+            t,
+        )
+        for t in found
     ]
     if not jobs:
         raise DeployError("no target was named", where="--target", hint="tinydeploy targets lists them")

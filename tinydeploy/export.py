@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from tinydeploy.backends.c.coded import AUTO, PACKED
 from tinydeploy.backends.c.project import Project
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.types import Array
@@ -63,20 +64,26 @@ def measure_within(
 ) -> Measurement:
     """The first measurement that keeps the limits, with ever smaller and slower kernels.
 
+    With --codebooks auto, indices are coded first and then packed, which needs less RAM.
+
     Raises:
         DoesNotFitError: none does; the message is that of the goal which was asked for.
     """
     smaller = _SMALLER[job.options.optimize]
     refused: DoesNotFitError | None = None
     for kernels in (job.options.optimize, *smaller):
-        options = replace(job.options, kernels="" if kernels == job.options.optimize else kernels)
-        measurement = measure(replace(job, options=options), sample, prove=False)
-        try:
-            require_limits(measurement, max_flash, max_ram)
-        except DoesNotFitError as error:
-            refused = refused or error
-        else:
-            return measurement
+        for codebooks in (AUTO, PACKED) if job.options.codebooks == AUTO else (job.options.codebooks,):
+            goal = "" if kernels == job.options.optimize else kernels
+            options = replace(job.options, kernels=goal, codebooks=codebooks)
+            measurement = measure(replace(job, options=options), sample, prove=False)
+            try:
+                require_limits(measurement, max_flash, max_ram)
+            except DoesNotFitError as error:
+                refused = refused or error
+            else:
+                return measurement
+            if measurement.project.model.coding is None:
+                break
     assert refused is not None
     raise refused
 

@@ -69,6 +69,7 @@ class Measurement:
     Attributes:
         outputs: one array per model output, (samples, *value.shape), as emulated.
         instructions, per_function, stack_bytes: of the first sample; None and empty on the host.
+        init_instructions: of ``NAME_init``, once at start-up; None where there is none, and on the host.
         latency: cycles of the first sample, modelled.
         sizes: None on the host.
         float_symbols: what speaks against integer only; empty where it is proved.
@@ -95,6 +96,7 @@ class Measurement:
     code_bytes: Mapping[str, int] = field(default_factory=dict)
     weights_in_ram: WeightsInRam | None = None
     source: Source = "emulated"
+    init_instructions: int | None = None
 
     @property
     def ram_bytes(self) -> int | None:
@@ -140,6 +142,7 @@ def model_abi(project: Project) -> ModelAbi:
         output_bytes=tuple(p.value.bytes for p in model.outputs),
         arena_bytes=project.plan.arena_bytes,
         sources=(f"{model.name}.c", f"{model.name}_weights.c"),
+        init=model.coding is not None,
     )
 
 
@@ -215,6 +218,7 @@ def _on_core(
         latency=no_latency("") if first.cycles is None else latency_of(first.cycles, job.core, job.board),
         code_bytes={f.name: f.end - f.start for f in firmware.functions},
         weights_in_ram=moved,
+        init_instructions=first.init_instructions,
     )
 
 

@@ -118,6 +118,8 @@ class TargetProfile:
             "arena_bytes": m.project.plan.arena_bytes,
             "stack_bytes": m.stack_bytes,
             "instructions": m.instructions,
+            "init_instructions": m.init_instructions,
+            "huffman": None if m.project.model.coding is None else m.project.model.coding.to_json(),
             **m.latency.to_json(),
             **energy_json(self.energy),
             "source": m.source,

@@ -53,6 +53,8 @@ class Verification:
             "flash_bytes": None if sizes is None else sizes.flash,
             "flash_code_bytes": None if sizes is None else sizes.flash_code,
             "flash_weights_bytes": None if sizes is None else sizes.flash_weights,
+            "init_instructions": m.init_instructions,
+            "huffman": None if m.project.model.coding is None else m.project.model.coding.to_json(),
             "float_symbols": list(m.float_symbols),
             "unaligned_ok": m.unaligned_ok,
             "faults": list(m.faults),

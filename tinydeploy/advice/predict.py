@@ -41,7 +41,7 @@ class Predictor:
         m = self.before
         assert m.sizes is not None and m.ram_bytes is not None
         weights = _weights(model) - _weights(m.project.model)
-        arena = model.plan.arena_bytes - m.project.plan.arena_bytes
+        arena = _static(model) - _static(m.project.model)
         amounts: dict[Resource, float | None] = {
             "flash": m.sizes.flash + weights,
             "RAM": m.ram_bytes + arena,
@@ -85,6 +85,10 @@ class Predictor:
 def _work(layer: Layer) -> int:
     """Multiply-accumulates, or elements written where there are none."""
     return layer.macs or layer.output.elements
+
+
+def _static(model: Model) -> int:
+    return model.plan.arena_bytes + model.decoded_bytes
 
 
 def _weights(model: Model) -> int:

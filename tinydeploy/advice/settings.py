@@ -27,11 +27,11 @@ def other_settings(trial: Trial, before: Measurement, found: Verdict) -> Iterato
     options = trial.job.options
     seen = {_firmware(before.project.model, options.optimize)}
     for setting in OPTIMIZE_LEVELS:
-        lowered = lower_project(trial.job.graph, replace(options, optimize=setting))
-        if _firmware(lowered, setting) in seen:
-            continue
-        seen.add(_firmware(lowered, setting))
         try:
+            lowered = lower_project(trial.job.graph, replace(options, optimize=setting))
+            if _firmware(lowered, setting) in seen:
+                continue
+            seen.add(_firmware(lowered, setting))
             m = trial.measure(optimize=setting)
         except DeployError:
             # Advice must not end a profile that has an answer.
@@ -46,7 +46,7 @@ def other_settings(trial: Trial, before: Measurement, found: Verdict) -> Iterato
 def _firmware(model: Model, optimize: str) -> tuple[object, ...]:
     """What the machine code depends on."""
     kernels = tuple((layer.choice.name, layer.choice.scratch_bytes) for layer in model.layers)
-    return OPTIMIZE_LEVELS[optimize], model.plan.arena_bytes, kernels
+    return OPTIMIZE_LEVELS[optimize], model.plan.arena_bytes, model.decoded_bytes, kernels
 
 
 def _less(need: Need, after: Verdict) -> bool:

@@ -168,10 +168,10 @@ def _layer_ratios(
 )
 @click.option(
     "--qat-weights",
-    type=click.Choice(["straight", "lsq", "centroids", "centroids-moving"]),
-    help="Weights there: scales and codebooks of every batch (straight, the default), learned scales of"
-    " linear weights (lsq), learned values of codebooks (centroids), or these and the weights that share"
-    " them (centroids-moving).",
+    type=click.Choice(["auto", "straight", "lsq", "centroids", "centroids-moving"]),
+    help="Weights there: scales and codebooks of every batch (straight), learned scales of linear weights"
+    " (lsq), learned values of codebooks (centroids), or these and the weights that share them"
+    " (centroids-moving). By default lsq for linear weights below eight bits, else straight.",
 )
 @click.option(
     "--qat-rounding",

@@ -15,6 +15,7 @@ from tinydeploy.cli.diff import diff_command
 from tinydeploy.cli.options import (
     TARGET,
     autotune_option,
+    codebooks_option,
     compiler_option,
     data_options,
     json_option,
@@ -76,6 +77,7 @@ def cli() -> None:
 @name_option
 @optimize_option
 @autotune_option
+@codebooks_option
 @click.option("--max-flash", type=click.IntRange(min=1), help="Bytes; export only what fits (exit 1).")
 @click.option("--max-ram", type=click.IntRange(min=1), help="Bytes; export only what fits (exit 1).")
 def export_c_command(
@@ -86,6 +88,7 @@ def export_c_command(
     name: str | None,
     optimize: str,
     autotune: bool,
+    codebooks: str,
     max_flash: int | None,
     max_ram: int | None,
 ) -> None:
@@ -112,6 +115,7 @@ def export_c_command(
                 name=name,
                 optimize=optimize,
                 autotune=autotune,
+                codebooks=codebooks,
                 max_flash=max_flash,
                 max_ram=max_ram,
                 progress=progress,
@@ -129,6 +133,7 @@ def export_c_command(
 @name_option
 @optimize_option
 @autotune_option
+@codebooks_option
 @compiler_option
 @data_options
 @json_option
@@ -140,6 +145,7 @@ def verify_command(
     name: str | None,
     optimize: str,
     autotune: bool,
+    codebooks: str,
     compiler: str | None,
     input_scale: float,
     input_mean: float,
@@ -168,6 +174,7 @@ def verify_command(
             name=name,
             optimize=optimize,
             autotune=autotune,
+            codebooks=codebooks,
             compiler=compiler,
             scale=input_scale,
             mean=input_mean,

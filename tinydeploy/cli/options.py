@@ -54,6 +54,18 @@ def autotune_option(function: Any) -> Any:
     )(function)
 
 
+def codebooks_option(function: Any) -> Any:
+    """Adds --codebooks."""
+    return click.option(
+        "--codebooks",
+        type=click.Choice(["packed", "huffman", "auto"]),
+        default="packed",
+        show_default=True,
+        help="Codebook indices in flash: packed; Huffman-coded, with RAM for them decoded at start-up; or the"
+        " latter for layers where it saves flash and the RAM is there.",
+    )(function)
+
+
 def name_option(function: Any) -> Any:
     """Adds --name."""
     return click.option("--name", help="Prefix of everything in the C; from the file's name by default.")(

@@ -10,6 +10,7 @@ from tinydeploy.cli.firmware import FirmwareOptions, firmware_options, profile_f
 from tinydeploy.cli.options import (
     TARGET,
     autotune_option,
+    codebooks_option,
     compiler_option,
     json_option,
     model_argument,
@@ -30,6 +31,7 @@ from tinydeploy.errors import DeployError
 @name_option
 @optimize_option
 @autotune_option
+@codebooks_option
 @compiler_option
 @limit_options
 @page_options
@@ -43,6 +45,7 @@ def profile_command(
     name: str | None,
     optimize: str,
     autotune: bool,
+    codebooks: str,
     compiler: str | None,
     allowed: Allowed,
     page: PageOptions,
@@ -90,6 +93,7 @@ def profile_command(
             name=name,
             optimize=optimize,
             autotune=autotune,
+            codebooks=codebooks,
             compiler=compiler,
             **allowed,
             estimate=estimate,

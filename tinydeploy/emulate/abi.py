@@ -15,6 +15,7 @@ class ModelAbi:
         output_bytes: size of each output in bytes, in the order of the signature.
         arena_bytes: exact size of the arena; its ELF object may be up to 3 bytes larger.
         sources: the C files to compile, relative to the project's folder.
+        init: there is a ``NAME_init``, which ``NAME_run`` calls where nobody did before.
     """
 
     name: str
@@ -22,6 +23,7 @@ class ModelAbi:
     output_bytes: tuple[int, ...]
     arena_bytes: int
     sources: tuple[str, ...]
+    init: bool = False
 
     @property
     def single(self) -> bool:
@@ -31,6 +33,10 @@ class ModelAbi:
     @property
     def run_symbol(self) -> str:
         return f"{self.name}_run"
+
+    @property
+    def init_symbol(self) -> str:
+        return f"{self.name}_init"
 
     @property
     def arena_symbol(self) -> str:
@@ -53,7 +59,8 @@ class ModelAbi:
     @property
     def entry_symbols(self) -> tuple[str, ...]:
         """Every function that the emulator calls."""
-        return (self.run_symbol, *self.input_symbols, *self.output_symbols)
+        start = (self.init_symbol,) if self.init else ()
+        return (self.run_symbol, *start, *self.input_symbols, *self.output_symbols)
 
     def _places(self, kind: str, count: int) -> tuple[str, ...]:
         if self.single:

@@ -45,6 +45,8 @@ class Run:
         faults: what a real core would refuse or the contract forbids, as one line each.
         blocks: how often each block of instructions (address, size in bytes) ran; empty where not counted.
         cycles: modelled cycles; None where they were not asked for.
+        init_instructions: of ``NAME_init``, which is called before the counted run and is not in it; None
+            where there is none or nothing was counted. Runs that are not counted leave it to ``NAME_run``.
     """
 
     outputs: tuple[bytes, ...]
@@ -57,6 +59,7 @@ class Run:
     faults: tuple[str, ...]
     blocks: Mapping[tuple[int, int], int] = field(default_factory=dict)
     cycles: CycleCount | None = None
+    init_instructions: int | None = None
 
 
 class Machine:
@@ -122,6 +125,7 @@ class Machine:
         """The same run over other contents of the arena and with hooks: the counts, and a cross-check."""
         counted, counter, depth = self._counted
         counted.places(place, offset)  # asks the model once, which must not count
+        initialising = self._count_init(counted, counter)
         counter.start()
         depth.start()
         again = self._call(counted, inputs, place, offset, contents=1)
@@ -138,7 +142,15 @@ class Machine:
             faults=(*plain.faults, *differences),
             blocks=blocks_of(trace),
             cycles=self._cycles(trace, counted, again, inputs, place, offset) if cycles else None,
+            init_instructions=initialising,
         )
+
+    def _count_init(self, counted: ModelMemory, counter: InstructionCounter) -> int | None:
+        if not self._firmware.abi.init:
+            return None
+        counter.start()
+        counted.initialise()
+        return sum(counter.per_function(counter.trace()).values())
 
     def _cycles(
         self,
@@ -158,6 +170,7 @@ class Machine:
             plan = make_plan(firmware.image, firmware.abi.name, flash)
             tracer = make_tracer(memory.cpu, plan, way, loads)
             memory.places("arena", 0)  # asks the model, which must not count
+            memory.initialise()
             tracer.start()
             done = self._call(memory, inputs, place, offset, contents=1)
             return tracer.trace(), Outcome(done.outputs, done.status, memory.digest())

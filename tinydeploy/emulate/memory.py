@@ -15,6 +15,7 @@ CANARY_BYTES = 64
 _GUARD = 64
 _IO_BYTES = 256
 _CALL_SECONDS = 10.0
+_INIT_SECONDS = 600.0
 
 
 def buffer_bytes(abi: ModelAbi) -> int:
@@ -78,6 +79,11 @@ class ModelMemory:
             into, out = (tuple(self._ask(name) for name in names) for names in symbols)
             self._arena_places = (into, out)
         return self._arena_places
+
+    def initialise(self) -> None:
+        """Calls ``NAME_init`` where there is one, as start-up code does."""
+        if self.abi.init:
+            self.cpu.call(self.abi.init_symbol, (), _INIT_SECONDS)
 
     def canary_intact(self) -> bool:
         """Whether the bytes before and behind the arena are as they were painted."""

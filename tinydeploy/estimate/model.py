@@ -42,7 +42,8 @@ def estimate(job: Job) -> Measurement:
     code = sum(_code(model, layer, costs) for layer in layers)
     # The layers reach each array through a pointer, which lies beside it.
     weights = sum(constant.bytes + _POINTER_BYTES for layer in layers for constant in layer.code.constants)
-    arena = project.plan.arena_bytes
+    arena, coding = project.plan.arena_bytes, model.coding
+    code += 0 if coding is None else coding.code_bytes
     return Measurement(
         compiler=costs.compiler,
         project=project,
@@ -51,7 +52,7 @@ def estimate(job: Job) -> Measurement:
         per_function=instructions,
         stack_bytes=max((kernel.stack_bytes for kernel in kernels), default=0),
         arena_touched=None,
-        sizes=Sizes(costs.base_bytes + code, weights, arena, arena),
+        sizes=Sizes(costs.base_bytes + code, weights, arena + model.decoded_bytes, arena),
         float_symbols=(),
         faults=(),
         unaligned_ok=True,

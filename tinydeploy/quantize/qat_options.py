@@ -10,7 +10,7 @@ from tinydeploy.errors import DeployError
 from tinydeploy.quantize.scales import LevelKind
 
 Ranges = Literal["running", "learned", "lsq", "pact", "hwgq", "hwgq-plain", "hwgq-log", "hwgq-lloyd", "abc"]
-WeightSteps = Literal["straight", "lsq", "centroids", "centroids-moving"]
+WeightSteps = Literal["auto", "straight", "lsq", "centroids", "centroids-moving"]
 Rounding = Literal["nearest", "stochastic"]
 SignGradient = Literal["wide", "hardtanh", "relu", "polynomial"]
 
@@ -30,8 +30,9 @@ class QatOptions:
             not evenly spaced; `abc` takes as many bases as there are bits (ABC-Net). Which tensors `hwgq`
             leaves alone see its file; the last two are for what layers with weights read.
         weights: `straight` chooses scales and codebooks anew for every batch; `lsq` learns the scales of
-            linear weights; `centroids` the values of codebooks, each shared by the same weights all along,
-            and `centroids-moving` the weights beside them, which go over to what is nearest.
+            linear weights, and `auto` does so below eight bits and is straight otherwise; `centroids` learns
+            the values of codebooks, each shared by the same weights all along, and `centroids-moving` the
+            weights beside them, which go over to what is nearest.
         rounding: of linear weights and of activations while training.
         bits_from: linear weights, codebooks and activations of fewer bits start at so many and go down by
             two until half of the epochs are over; None trains all epochs at the bits that are exported.
@@ -44,7 +45,7 @@ class QatOptions:
     ranges: Ranges = "running"
     momentum: float = 0.01
     weights_only: bool = False
-    weights: WeightSteps = "straight"
+    weights: WeightSteps = "auto"
     rounding: Rounding = "nearest"
     bits_from: int | None = None
     signs: SignGradient = "polynomial"

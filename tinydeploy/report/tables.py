@@ -10,10 +10,12 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from tinydeploy.backends.c.coded import PACKED, Coding
 from tinydeploy.emulate.cycles.model import Cycles
 from tinydeploy.evaluation import Evaluation
 from tinydeploy.export import Export
 from tinydeploy.latency import milliseconds
+from tinydeploy.measure import Measurement
 from tinydeploy.profiling import LayerProfile, Profile, TargetProfile
 from tinydeploy.targets import Target
 from tinydeploy.verification import Verification
@@ -51,6 +53,8 @@ def verification_report(v: Verification) -> RenderableType:
             "RAM",
             f"{_bytes(m.ram_bytes)} (arena {_bytes(m.sizes.arena)}, peak stack {_bytes(m.stack_bytes)})",
         )
+        for text in codebooks_lines(m):
+            table.add_row("codebooks", text)
     else:
         table.add_row("arena", _bytes(m.project.plan.arena_bytes))
     problems = [*(f"floating point: {s}" for s in m.float_symbols), *m.faults]
@@ -58,6 +62,25 @@ def verification_report(v: Verification) -> RenderableType:
     if len(problems) > len(shown):
         shown.append(Text(f"  and {len(problems) - len(shown)} more (--json lists all)", style="red"))
     return Group(table, *shown)
+
+
+def codebooks_lines(m: Measurement) -> Iterator[str]:
+    """What --codebooks did; nothing where indices are packed because nobody asked."""
+    if m.project.model.codebooks != PACKED:
+        yield coding_text(m.project.model.coding)
+    if m.init_instructions is not None:
+        yield f"{m.project.model.name}_init takes {m.init_instructions:,} instructions, once at start-up"
+
+
+def coding_text(c: Coding | None) -> str:
+    """What is Huffman-coded, in words."""
+    if c is None:
+        return "packed: a Huffman code of no layer's indices saves flash and finds its RAM"
+    total = f"about {abs(c.saved_bytes):,} B {'saved' if c.saved_bytes >= 0 else 'more than packed'}"
+    return (
+        f"{c.layers} layers Huffman-coded: {c.packed_bytes:,} B of indices in {c.coded_bytes:,} B of flash;"
+        f" with the decoder {total}; {c.ram_bytes:,} B of RAM"
+    )
 
 
 def profile_report(p: Profile) -> RenderableType:
@@ -117,6 +140,7 @@ def _verdicts(targets: Sequence[TargetProfile]) -> list[RenderableType]:
             lines.append(_indented(f"{latency.text}{cycles}: {shares_text(latency.parts)}"))
         if t.energy is not None:
             lines.append(_indented(f"energy {t.energy.text}"))
+        lines += [_indented(f"codebooks: {text}") for text in codebooks_lines(t.measurement)]
         lines += [_indented(note, "dim") for note in latency.notes]
         lines += _placement(t) + _advice(t)
     note = (
@@ -182,6 +206,8 @@ def export_report(e: Export) -> RenderableType:
         Text(f"  {len(model.layers)} layers, arena {_bytes(plan.arena_bytes)}, weights {_bytes(weights)}"),
         Text(f"  call {model.name}_run() of {model.name}.h; make -C {e.folder} builds an example"),
     ]
+    if model.codebooks != PACKED:
+        lines.append(Text(f"  codebooks: {coding_text(model.coding)}"))
     m = e.measurement
     if m is not None and m.sizes is not None:
         lines.append(Text(f"  measured: flash {_bytes(m.sizes.flash)}, RAM {_bytes(m.ram_bytes)}"))

@@ -12,6 +12,23 @@ from tinydeploy.ir.types import Array, Value
 from tinydeploy.ops.requantize import Requantization
 from tinydeploy.plan import KernelChoice
 
+_BYTES = {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4}
+
+
+@dataclass(frozen=True)
+class Indices:
+    """Codebook indices that a constant holds.
+
+    Attributes:
+        bits: of each, 1 to 7.
+        fields: uint8, in the order in which td_kernels_huffman.h writes them.
+        coded: uint8, where flash holds a Huffman code of them and RAM the constant; None where flash has it.
+    """
+
+    bits: int
+    fields: Array
+    coded: Array | None = None
+
 
 @dataclass(frozen=True)
 class Constant:
@@ -20,10 +37,27 @@ class Constant:
     role: str
     ctype: str
     data: Array
+    indices: Indices | None = None
+
+    @property
+    def coded(self) -> Array | None:
+        """What flash holds in place of `data`, which then is in RAM from start-up on."""
+        return None if self.indices is None else self.indices.coded
 
     @property
     def bytes(self) -> int:
-        return int(self.data.size) * {"int8_t": 1, "uint8_t": 1, "int16_t": 2, "int32_t": 4}[self.ctype]
+        """In flash."""
+        return self.data_bytes if self.coded is None else int(self.coded.size)
+
+    @property
+    def data_bytes(self) -> int:
+        """As the kernel reads it."""
+        return int(self.data.size) * _BYTES[self.ctype]
+
+    @property
+    def ram_bytes(self) -> int:
+        """In RAM, whole words."""
+        return 0 if self.coded is None else -(-self.data_bytes // 4) * 4
 
 
 @dataclass(frozen=True)
@@ -105,8 +139,13 @@ class Layer:
 
     @property
     def weights_bytes(self) -> int:
-        """Bytes of its constants."""
+        """Bytes of its constants in flash."""
         return sum(c.bytes for c in self.code.constants)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of RAM for what is decoded at start-up."""
+        return sum(c.ram_bytes for c in self.code.constants)
 
     def owns(self, symbol: str) -> bool:
         """Whether a symbol of the linked code is this layer's function or a part split off from it."""
@@ -115,7 +154,13 @@ class Layer:
 
     def member(self, constant: Constant) -> str:
         """Name of a constant in the weights structure."""
-        return f"{constant.role}_{self.index:02d}"
+        return f"{'coded_' if constant.coded is not None else ''}{constant.role}_{self.index:02d}"
+
+    def expression(self, name: str, constant: Constant) -> str:
+        """The C expression of a constant as the kernel reads it, in the model `name`."""
+        if constant.coded is None:
+            return f"{name}_weights.{self.member(constant)}"
+        return f"{name}_{constant.role}_{self.index:02d}"
 
 
 def output_struct(r: Requantization) -> Struct:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from tinydeploy.backends.c.fields import bit_stream, raw_fields
-from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
+from tinydeploy.backends.c.layer import Constant, Context, Indices, LayerCode, Shape, call
 from tinydeploy.backends.c.lower_linear import channel_constants, channel_step, conv_2d_shape, depthwise_shape
 from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.forms import Planes
@@ -58,7 +58,8 @@ def stored_weights(at: Context, output_axis: int) -> tuple[str, Struct, tuple[Co
     weights = at.site.input(1)
     assert weights.form is not None, "the plan chose this kernel because there is one"
     fields = fields_of(weights.form)
-    streams = [bit_stream(plane, fields.bits) for plane in raw_fields(weights, output_axis)]
+    raw = raw_fields(weights, output_axis)
+    streams = [bit_stream(plane, fields.bits) for plane in raw]
     form = struct(
         bits=fields.bits,
         step=fields.step,
@@ -67,7 +68,8 @@ def stored_weights(at: Context, output_axis: int) -> tuple[str, Struct, tuple[Co
         plane_bytes=len(streams[0]),
         size=unpacked_bytes(at.site),
     )
-    constants = [Constant("fields", "uint8_t", np.concatenate(streams))]
+    indices = Indices(fields.bits, raw.reshape(-1)) if fields.table else None
+    constants = [Constant("fields", "uint8_t", np.concatenate(streams), indices)]
     members = ["{fields}", "NULL", "NULL"]
     if fields.table:
         members[1] = "{table}"

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinydeploy.backends.c.fields import Bytes, block_fields, field_words, pair_fields, raw_fields
-from tinydeploy.backends.c.layer import Constant, Context, LayerCode, Shape, call
+from tinydeploy.backends.c.layer import Constant, Context, Indices, LayerCode, Shape, call
 from tinydeploy.backends.c.lower_dsp import dot_shape, dsp_output, planes_shape, window_members
 from tinydeploy.backends.c.syntax import Struct, struct
 from tinydeploy.ir.types import Array
@@ -83,7 +83,8 @@ def _stored(
     form = at.site.input(1).form
     fields = None if form is None else int8_fields(form)
     assert fields is not None, "the plan chose this kernel because they are int8"
-    constants = [Constant("fields", "int32_t", field_words(words, fields.bits))]
+    indices = Indices(fields.bits, words.reshape(-1)) if fields.table else None
+    constants = [Constant("fields", "int32_t", field_words(words, fields.bits), indices)]
     if fields.table:
         constants.append(Constant("table", "int8_t", np.array(fields.table, np.int8)))
     constants += channel_constants(at, s, channels, scales=scales)

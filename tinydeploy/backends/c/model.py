@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from tinydeploy.backends.c.bodies import Body, shared_bodies
+from tinydeploy.backends.c.coded import PACKED, Coding, code_layers, coding_of
 from tinydeploy.backends.c.layer import Context, Layer
 from tinydeploy.backends.c.lower import lower
 from tinydeploy.errors import DeployError
@@ -33,6 +34,7 @@ class Model:
 
     Attributes:
         bodies: functions that several layers share.
+        codebooks: how codebook indices were asked to be held: packed, huffman or auto.
     """
 
     name: str
@@ -42,6 +44,7 @@ class Model:
     inputs: tuple[Port, ...]
     outputs: tuple[Port, ...]
     bodies: tuple[Body, ...] = ()
+    codebooks: str = PACKED
 
     @property
     def upper(self) -> str:
@@ -51,6 +54,16 @@ class Model:
     def single(self) -> bool:
         """One input and one output, which go to NAME_run as two pointers."""
         return len(self.inputs) == len(self.outputs) == 1
+
+    @property
+    def coding(self) -> Coding | None:
+        """What is Huffman-coded in flash and decoded at start-up; None where nothing is."""
+        return coding_of(self.layers)
+
+    @property
+    def decoded_bytes(self) -> int:
+        """Bytes of RAM beside the arena."""
+        return 0 if self.coding is None else self.coding.ram_bytes
 
     def body_of(self, layer: Layer) -> Body | None:
         """The shared function that computes a layer; None where the layer's own function does."""
@@ -70,11 +83,25 @@ class Model:
         return f"arena + {self.plan.offset_of(value)}"
 
 
-def lower_model(graph: Graph, plan: Plan, kernels: Kernels, name: str, *, any_shape: bool = False) -> Model:
-    """Lowers every node; raises DeployError for a float graph or an op without a kernel.
+def lower_model(
+    graph: Graph,
+    plan: Plan,
+    kernels: Kernels,
+    name: str,
+    *,
+    any_shape: bool = False,
+    codebooks: str = PACKED,
+    ram: int | None = None,
+) -> Model:
+    """Lowers every node.
 
     Args:
         any_shape: layers of different shapes may share a body, which takes the shape at run time.
+        codebooks: how flash holds codebook indices.
+        ram: with "auto", bytes of RAM that decoded indices may take; None for any.
+
+    Raises:
+        DeployError: a float graph, an op without a kernel, or what `code_layers` refuses.
     """
     _require_integer(graph)
     layers: list[Layer] = []
@@ -95,14 +122,16 @@ def lower_model(graph: Graph, plan: Plan, kernels: Kernels, name: str, *, any_sh
                 node.op.macs(at.site),
             )
         )
+    finished = code_layers(layers, codebooks, ram)
     return Model(
         name,
         graph,
         plan,
-        tuple(layers),
+        finished,
         _ports("input", graph, graph.inputs, graph.input_borders),
         _ports("output", graph, graph.outputs, graph.output_borders),
-        shared_bodies(layers, name, any_shape=any_shape),
+        shared_bodies(finished, name, any_shape=any_shape),
+        codebooks,
     )
 
 

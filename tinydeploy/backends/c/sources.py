@@ -6,10 +6,12 @@ import re
 from collections.abc import Iterable, Iterator
 
 from tinydeploy.backends.c.bodies import Body
-from tinydeploy.backends.c.layer import Layer
+from tinydeploy.backends.c.coded import HEADER, decoded_arrays
+from tinydeploy.backends.c.layer import Constant, Layer
 from tinydeploy.backends.c.model import Model, Port
-from tinydeploy.backends.c.syntax import array, comment, wrapped
+from tinydeploy.backends.c.syntax import WIDTH, array, comment, wrapped
 from tinydeploy.ir.show import attributes, layout_text, shape_text
+from tinydeploy.ir.types import Array
 
 _CTYPES = {"int8": "int8_t", "uint8": "uint8_t"}
 
@@ -72,6 +74,11 @@ def _api(model: Model) -> Iterator[str]:
     for port in (*model.inputs, *model.outputs):
         yield f"{port.ctype} *{n}_{port.label}(void);"
     yield ""
+    if model.coding is not None:
+        yield f"/* Decodes weights into {model.decoded_bytes} B of RAM. {n}_run does so at its first call;"
+        yield " * call this at start-up where that call may not take longer than others. */"
+        yield f"void {n}_init(void);"
+        yield ""
     if model.single:
         x, y = model.inputs[0], model.outputs[0]
         yield f"/* Runs the model once. Any alignment; {n}_input() and {n}_output() may be passed and are not"
@@ -94,7 +101,7 @@ def source(model: Model, banner: str) -> str:
     """NAME.c: one function a layer, and the run."""
     n = model.name
     lines = [banner, f'#include "{n}.h"', ""]
-    headers = sorted({layer.code.header for layer in model.layers})
+    headers = sorted({layer.code.header for layer in model.layers} | ({HEADER} if model.coding else set()))
     lines += [f'#include "{h}"' for h in headers] or ['#include "td_kernels.h"']
     lines += [f'#include "{n}_weights.h"', ""]
     lines += [
@@ -102,6 +109,10 @@ def source(model: Model, banner: str) -> str:
         f"static union {{\n    int32_t word;\n    int8_t bytes[{model.upper}_ARENA_SIZE];\n}} {n}_arena;",
         "",
     ]
+    if model.coding is not None:
+        lines += [
+            wrapped(line, "") if len(line) > WIDTH else line for line in decoded_arrays(n, model.layers)
+        ]
     for layer in model.layers:
         lines += [*_layer(model, layer), ""]
     for port in (*model.inputs, *model.outputs):
@@ -124,7 +135,7 @@ def _layer(model: Model, layer: Layer) -> Iterator[str]:
     yield f" * {ins or 'constants'} -> {shape_text(layer.output.shape)}{comment(details)}{macs} */"
     yield _signature(layer.function, _activations(layer, scratch=layer.scratch))
     yield "{"
-    constants = {c.role: f"{model.name}_weights.{layer.member(c)}" for c in layer.code.constants}
+    constants = {c.role: layer.expression(model.name, c) for c in layer.code.constants}
     if body is None or body.any_shape:
         yield from _shapes(layer)
     if body is None:
@@ -201,6 +212,8 @@ def _run(model: Model) -> Iterator[str]:
     yield wrapped(f"if ({' || '.join(f'{p} == NULL' for p in pointers)}) {{", "    ")
     yield f"        return {model.upper}_ERR_NULL;"
     yield "    }"
+    if model.coding is not None:
+        yield from (f"    if (!{n}_ready) {{", f"        {n}_init();", "    }")
     yield from calls
     yield f"    return {model.upper}_OK;"
     yield "}"
@@ -228,7 +241,9 @@ def weights_header(model: Model, banner: str) -> str:
     lines += ["#include <stdint.h>", "", "/* The constants of every layer, by layer number. */"]
     lines += [f"struct {n}_weights {{"]
     members = [
-        f"    const {c.ctype} *{layer.member(c)};" for layer in model.layers for c in layer.code.constants
+        f"    const {_flash(c)[0]} *{layer.member(c)};"
+        for layer in model.layers
+        for c in layer.code.constants
     ]
     lines += members or ["    const int8_t *none;"]
     lines += ["};", "", f"extern const struct {n}_weights {n}_weights;", "", "#endif", ""]
@@ -243,9 +258,14 @@ def weights_source(model: Model, banner: str) -> str:
     for layer in model.layers:
         for c in layer.code.constants:
             member = layer.member(c)
-            lines.append(array(c.ctype, f"{n}_{member}", c.data))
+            lines.append(array(_flash(c)[0], f"{n}_{member}", _flash(c)[1]))
             entries.append(f"    .{member} = {n}_{member},")
     lines += [f"const struct {n}_weights {n}_weights = {{"]
     lines += entries or ["    .none = 0,"]
     lines += ["};", ""]
     return "\n".join(lines)
+
+
+def _flash(constant: Constant) -> tuple[str, Array]:
+    """The type and the numbers of a constant in flash."""
+    return (constant.ctype, constant.data) if constant.coded is None else ("uint8_t", constant.coded)

@@ -21,7 +21,7 @@ from tinydeploy.quantize.methods.straight import StraightThrough
 from tinydeploy.quantize.methods.ttq import TtqWeights
 from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.scales import MAX_MAGNITUDE, Activations, Range
-from tinydeploy.quantize.schemes import Binary, KMeans, Linear, Scheme, TrainedTernary
+from tinydeploy.quantize.schemes import INT8, Binary, KMeans, Linear, Scheme, TrainedTernary
 from tinydeploy.quantize.ties import Group, group_tensors
 
 _HALF_WAVES: Mapping[str, Backward] = {"hwgq": "clipped", "hwgq-plain": "plain", "hwgq-log": "log"}
@@ -33,7 +33,8 @@ def weight_method(scheme: Scheme, weights: Array, axis: int, options: QatOptions
     start = torch.tensor(weights)
     if isinstance(scheme, TrainedTernary):
         return TtqWeights(scheme, start, axis)
-    if isinstance(scheme, Linear) and options.weights == "lsq":
+    learns = ("lsq", "auto") if isinstance(scheme, Linear) and scheme.bits < INT8.bits else ("lsq",)
+    if isinstance(scheme, Linear) and options.weights in learns:
         return LsqWeights(scheme, start, axis, rounding)
     if isinstance(scheme, Binary):
         return BinaryWeights(scheme, start, axis, rounding)
