@@ -9,8 +9,9 @@ from pathlib import Path
 
 from tinydeploy import compression
 from tinydeploy.backends.c.project import exported_arena
-from tinydeploy.bits_search import Budget, Search, bits_option
 from tinydeploy.compression import Compression, CompressOptions, Inputs
+from tinydeploy.compression.bits_search import Budget, Search, bits_option
+from tinydeploy.compression.pruning import PruneOptions
 from tinydeploy.data import DataSource, fit_samples, open_dataset
 from tinydeploy.export import write_files
 from tinydeploy.finetune import TrainOptions
@@ -21,7 +22,6 @@ from tinydeploy.measure import Job, Progress, silent
 from tinydeploy.model import Model
 from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.prune.select import Scope, SelectOptions
-from tinydeploy.pruning import PruneOptions
 from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, overridden
 from tinydeploy.quantize.recipe_file import make_recipe
 from tinydeploy.repair.steps import parse_repairs

@@ -13,7 +13,8 @@ from click.testing import CliRunner
 from low_bit_cases import network, samples
 
 from tinydeploy.analysis.bits import stored_bits
-from tinydeploy.bits_search import (
+from tinydeploy.cli.main import cli
+from tinydeploy.compression.bits_search import (
     Bound,
     Budget,
     Measured,
@@ -25,7 +26,6 @@ from tinydeploy.bits_search import (
     wanted_bits,
     with_front,
 )
-from tinydeploy.cli.main import cli
 from tinydeploy.data import Samples
 from tinydeploy.engine import run
 from tinydeploy.errors import DeployError

@@ -12,6 +12,7 @@ import pytest
 from test_prune import Net, concatenated, residual
 
 from tinydeploy.backends.c.project import ExportOptions
+from tinydeploy.compression.pruning import Pruned, PruneOptions, prune
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
@@ -24,7 +25,6 @@ from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.prune.names import find_layers, group_ratios
 from tinydeploy.prune.search import fewest_removed
 from tinydeploy.prune.select import SelectOptions, removal_order
-from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.target_cost import Reached, TargetCost, target_cost
 from tinydeploy.targets import load_target
 

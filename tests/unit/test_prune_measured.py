@@ -16,6 +16,7 @@ torch = pytest.importorskip("torch", reason="PyTorch (the extra train) is not in
 from torch_networks import Inception, randomized  # noqa: E402
 
 from tinydeploy.compression import CompressOptions, Inputs, compress  # noqa: E402
+from tinydeploy.compression.pruning import PruneOptions  # noqa: E402
 from tinydeploy.data import Samples  # noqa: E402
 from tinydeploy.engine import run  # noqa: E402
 from tinydeploy.errors import DeployError  # noqa: E402
@@ -30,7 +31,6 @@ from tinydeploy.prune.goal import PruneGoal  # noqa: E402
 from tinydeploy.prune.groups import kept_channels  # noqa: E402
 from tinydeploy.prune.measured import select_by_loss  # noqa: E402
 from tinydeploy.prune.select import SelectOptions  # noqa: E402
-from tinydeploy.pruning import PruneOptions  # noqa: E402
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from tinydeploy.bits_search import Bound, Found
 from tinydeploy.compression import ACCURACY, Compression, Stage
+from tinydeploy.compression.bits_search import Bound, Found
 from tinydeploy.prune.names import short_name
 from tinydeploy.report.difference import decibel_text
 from tinydeploy.report.tables import text_table

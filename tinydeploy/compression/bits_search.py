@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from tinydeploy.analysis.bits import stored_bits
+from tinydeploy.compression.scoring import metric_of, value_of
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
@@ -17,7 +18,6 @@ from tinydeploy.precision.mixtures import Mixture, candidates
 from tinydeploy.prune.goal import PruneGoal, parse_goal
 from tinydeploy.quantize import QuantizeOptions, quantize
 from tinydeploy.quantize.recipe import Recipe
-from tinydeploy.scoring import metric_of, value_of
 from tinydeploy.target_cost import TargetCost
 
 AUTO = "auto"

@@ -7,7 +7,11 @@ from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 
-from tinydeploy.bits_search import Found, Search, search_bits
+from tinydeploy.compression.bits_search import Found, Search, search_bits
+from tinydeploy.compression.pruning import Pruned, PruneOptions, prune
+from tinydeploy.compression.repairing import Gain, repair
+from tinydeploy.compression.scoring import metric_of, value_of
+from tinydeploy.compression.training import Trainer
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import evaluate
@@ -21,16 +25,12 @@ from tinydeploy.plan import plan_memory
 from tinydeploy.profiling import graph_params
 from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.sensitivity import Sensitivity
-from tinydeploy.pruning import Pruned, PruneOptions, prune
 from tinydeploy.quantize import LayerError, QuantizeOptions, first_bad_layer, layer_errors, quantize
 from tinydeploy.quantize.qat_options import QatOptions
 from tinydeploy.quantize.recipe import Recipe
 from tinydeploy.quantize.staircases import few_levels
 from tinydeploy.repair.steps import Case
-from tinydeploy.repairing import Gain, repair
-from tinydeploy.scoring import metric_of, value_of
 from tinydeploy.target_cost import Reached, TargetCost
-from tinydeploy.training import Trainer
 
 ACCURACY = "accuracy"
 """What a message about a missed accuracy starts with."""
