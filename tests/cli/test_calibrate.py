@@ -22,6 +22,7 @@ def invoke(*arguments: str) -> Result:
     return CliRunner().invoke(cli, list(arguments))
 
 
+@pytest.mark.slow
 @NEEDS_EMULATOR
 def test_a_planted_flash_factor_is_found_and_the_file_predicts_the_reading(tmp_path: Path) -> None:
     board = "nucleo-l476rg"

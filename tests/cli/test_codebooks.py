@@ -44,6 +44,7 @@ def test_export_says_what_coding_saves_and_takes(model: Path, tmp_path: Path) ->
     )
 
 
+@pytest.mark.slow
 def test_verify_and_profile_have_the_start_up_apart(model: Path) -> None:
     pytest.importorskip("unicorn", reason="the extra emulate is not installed")
     given = (model, "--target", "cortex-m4", "--optimize", "balanced", "--codebooks", "auto")

@@ -123,6 +123,7 @@ def test_a_core_that_pairs_instructions_says_that_this_is_modelled() -> None:
     assert "two instructions at a time are modelled" in target["cycle_notes"][0]
 
 
+@pytest.mark.slow
 def test_every_latency_is_printed_with_its_band() -> None:
     assert "% (modelled; validated on 8 published results)" in " ".join(profiled().stdout.split())
     result = run("profile", MODEL, "--target", "nucleo-f446re")
@@ -130,6 +131,7 @@ def test_every_latency_is_printed_with_its_band() -> None:
     assert " ms (modelled; unvalidated)" in run("verify", MODEL, "--target", "nucleo-f446re").stdout
 
 
+@pytest.mark.slow
 def test_a_model_that_does_not_fit_is_exit_1_and_json_all_the_same(tmp_path: Path) -> None:
     board = tmp_path / "tiny-board.toml"
     board.write_text(SMALL_BOARD)
@@ -160,6 +162,7 @@ def test_export_writes_the_whole_project(tmp_path: Path) -> None:
     assert not [n for n in names if n.startswith(".")]
 
 
+@pytest.mark.slow
 def test_export_within_limits_is_measured_first(tmp_path: Path) -> None:
     arguments = ("export-c", MODEL, "--target", "cortex-m4", "-o", tmp_path / "out")
     refused = run(*arguments, "--max-ram", "64")

@@ -15,14 +15,15 @@ from tinydeploy.report.sensitivity import sensitivity_svg
 SVG = "{http://www.w3.org/2000/svg}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("goal", "target", "key"),
     [
         ("latency=75%", "nucleo-l4r5zi", "latency_ms"),
-        pytest.param("latency=2ms", "nucleo-l4r5zi", "latency_ms", marks=pytest.mark.slow),
-        pytest.param("latency=75%", "cortex-m0plus", "cycles", marks=pytest.mark.slow),
-        pytest.param("flash=90%", "cortex-m4", "flash_bytes", marks=pytest.mark.slow),
-        pytest.param("ram=90%", "cortex-m4", "ram_bytes", marks=pytest.mark.slow),
+        ("latency=2ms", "nucleo-l4r5zi", "latency_ms"),
+        ("latency=75%", "cortex-m0plus", "cycles"),
+        ("flash=90%", "cortex-m4", "flash_bytes"),
+        ("ram=90%", "cortex-m4", "ram_bytes"),
     ],
 )
 def test_a_goal_is_kept_by_what_profile_measures(tmp_path: Path, goal: str, target: str, key: str) -> None:

@@ -7,6 +7,7 @@ import json
 import pytest
 from click.testing import CliRunner
 from shared import model_path, needs_data
+from sweeps import thinned
 
 from tinydeploy.cli.main import cli
 from tinydeploy.plan import Plan
@@ -33,7 +34,7 @@ def test_any_other_states_how_far_it_can_be_from_the_best() -> None:
 
 
 @needs_data
-@pytest.mark.parametrize("optimize", ["latency", "ram"])
+@pytest.mark.parametrize("optimize", thinned(["ram", "latency"], 2))
 def test_the_plan_for_a_target_is_that_of_the_export(optimize: str) -> None:
     base = ["inspect", str(model_path("vww")), "--memory", "--target", "cortex-m4", "--optimize", optimize]
     picture = CliRunner().invoke(cli, base)

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from interpreters import run_micro
 from onnx import helper
 from onnx_models import model, run_onnx
+from sweeps import thinned
 
 from tinydeploy import api
 from tinydeploy.cli.main import cli
@@ -203,7 +204,7 @@ def test_data_in_nhwc_is_refused_with_the_shape_that_is_taken(classifier: Case, 
         assert "[samples, *[3, 10, 6]]" in result.stderr
 
 
-@pytest.mark.parametrize("name", EXPORTS)
+@pytest.mark.parametrize("name", thinned(EXPORTS, 2))
 def test_verify_takes_x_and_y_in_nchw(imager: Case, name: str, tmp_path: Path) -> None:
     """y comes from TensorFlow Lite Micro, which knows nothing of our layouts; one wrong element is found."""
     x = quantized(imager, name)[:2]

@@ -127,6 +127,7 @@ def test_an_estimate_has_the_ram_and_the_code_of_decoding() -> None:
     assert coded.sizes.static_ram - packed.sizes.static_ram == said.ram_bytes
 
 
+@pytest.mark.slow
 @needs_emulator
 def test_measured_kernels_are_chosen_without_coding_and_coded_afterwards(tmp_path: Path) -> None:
     given = {"optimize": "flash", "codebooks": HUFFMAN, "autotune": True}
@@ -134,6 +135,7 @@ def test_measured_kernels_are_chosen_without_coding_and_coded_afterwards(tmp_pat
     assert done.project.model.coding is not None
 
 
+@pytest.mark.slow
 @needs_emulator
 def test_export_goes_back_to_packed_where_the_ram_does_not_reach(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

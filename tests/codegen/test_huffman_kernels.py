@@ -11,7 +11,7 @@ import pytest
 from coded_cases import EVEN, SKEWED, network
 from form_cases import KINDS, form_case
 from native import assert_equals_engine, needs_compiler, toolchain, write
-from sweeps import seeds
+from sweeps import by_turns, seeds
 from test_kernels_forms import needs_emulator, telling_inputs, unpacking_trios
 
 from tinydeploy.backends.c import project
@@ -176,8 +176,7 @@ def scrambling_main(made: Project) -> str:
 
 
 @needs_compiler
-@pytest.mark.parametrize("bits", [1, 3, 4, 6])
-@pytest.mark.parametrize("dsp", [False, True])
+@pytest.mark.parametrize(("bits", "dsp"), by_turns([1, 3, 4, 6], [False, True]))
 def test_decoding_twice_gives_the_same_whatever_was_in_the_ram(bits: int, dsp: bool, tmp_path: Path) -> None:
     made = make_project(network(bits, channels=12), coded_options("host", "balanced", dsp=dsp))
     folder = write(made, tmp_path)

@@ -61,7 +61,7 @@ def plain_c(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @needs_compiler
 @pytest.mark.usefixtures("plain_c")
-@pytest.mark.parametrize("name", thinned(CASES, 16))
+@pytest.mark.parametrize("name", thinned(CASES, 48))
 def test_as_plain_c_under_sanitizers(name: str, tmp_path: Path) -> None:
     assert_equals_engine(KERNELS[name](), tmp_path)
 

@@ -69,7 +69,7 @@ def assert_verified(
     assert result.ok
 
 
-@pytest.mark.parametrize(("name", "core"), by_turns(PICKED, ["cortex-m0plus", "cortex-m4"]))
+@pytest.mark.parametrize(("name", "core"), by_turns(PICKED, ["cortex-m0plus", "cortex-m4"], every=2))
 def test_kernel(core: str, name: str) -> None:
     assert_verified(KERNELS[name](), core)
 

@@ -60,7 +60,7 @@ def dsp_as_plain_c(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_compiler
 @pytest.mark.usefixtures("dsp_as_plain_c")
 @pytest.mark.parametrize("seed", seeds(1, 12))
-@pytest.mark.parametrize(("name", "kind"), by_turns(FORMS, KINDS, every=2, first=1))
+@pytest.mark.parametrize(("name", "kind"), by_turns(FORMS, KINDS, every=4, first=1))
 def test_dsp_kernels_as_plain_c(name: str, kind: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(form_case(name, kind, 100 + seed), tmp_path)
 

@@ -44,7 +44,7 @@ def test_kernel(name: str, tmp_path: Path) -> None:
     assert_equals_engine(KERNELS[name](), tmp_path)
 
 
-@pytest.mark.parametrize("name", thinned(WIRING, 2))
+@pytest.mark.parametrize("name", thinned(WIRING, 4))
 def test_wiring(name: str, tmp_path: Path) -> None:
     assert_equals_engine(WIRING[name](), tmp_path)
 

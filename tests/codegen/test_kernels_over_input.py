@@ -108,7 +108,7 @@ def _by_pixel(rng: np.random.Generator) -> dict[str, Any]:
 
 
 @needs_compiler
-@pytest.mark.parametrize("seed", seeds(3, 40))
+@pytest.mark.parametrize("seed", seeds(1, 40))
 @pytest.mark.parametrize("kernel", OVER)
 def test_a_sweep_as_plain_c(kernel: str, seed: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("native.project_of", project)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from graphs import GraphBuilder, conv_2d
 from native import assert_equals_engine, needs_compiler
+from sweeps import by_turns
 
 from tinydeploy.backends.c.project import ExportOptions
 from tinydeploy.ir.graph import Graph
@@ -41,15 +42,13 @@ def graph_of(name: str, *, between: bool) -> Graph:
 
 
 @needs_compiler
-@pytest.mark.parametrize("between", [False, True], ids=["alone", "between convolutions"])
-@pytest.mark.parametrize("name", STAIRS)
+@pytest.mark.parametrize(("name", "between"), by_turns(STAIRS, [False, True]))
 def test_in_plain_c(name: str, between: bool, tmp_path: Path) -> None:
     assert_equals_engine(graph_of(name, between=between), tmp_path)
 
 
 @needs_emulator
-@pytest.mark.parametrize("core", ["cortex-m4", "cortex-m0plus"])
-@pytest.mark.parametrize("name", STAIRS)
+@pytest.mark.parametrize(("name", "core"), by_turns(STAIRS, ["cortex-m4", "cortex-m0plus"]))
 def test_on_a_core(name: str, core: str) -> None:
     described = load_target(core).core
     options = ExportOptions("net", core, "balanced", "0" * 64, dsp=described.dsp, narrow=described.narrow)

@@ -10,6 +10,7 @@ import pytest
 from form_cases import formed
 from graphs import single_op_graph
 from shared import model_path, needs_data
+from sweeps import thinned
 from test_kernels_forms import needs_emulator
 
 from tinydeploy import api
@@ -30,7 +31,7 @@ FLASH = {"4 bits": 0.75, "codebook of 16": 0.75, "2 bits": 0.60}
 
 
 @needs_emulator
-@pytest.mark.parametrize("name", ["plain binary", "binary"])
+@pytest.mark.parametrize("name", thinned(["binary", "plain binary"], 2))
 def test_a_binary_convolution_takes_a_third_of_an_instruction_a_product(name: str) -> None:
     """3x3, 64 to 64 channels on 16x16; requantization and store are in it, and so is packing the input."""
     given = {"shape": (1, 16, 16, 64), "kernel": (3, 3), "padding": "same", "outputs": 64}

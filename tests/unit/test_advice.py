@@ -68,6 +68,7 @@ def cut_again(t: Trial, advice: Advice) -> Measurement:
     return t.measure(graph=remove(t.job.graph, cutter.groups, frozenset(gone)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", thinned([0.8, 0.97, 0.6], 3))
 def test_a_cut_for_ram_fits_when_it_is_made_again(limit: float) -> None:
     t, found = advice_for(Limits(ram=int(ram() * limit)))
@@ -109,6 +110,7 @@ def test_another_setting_stands_before_pruning() -> None:
     assert f"{again.sizes.flash:,} B" in found[0].text
 
 
+@pytest.mark.slow
 def test_weights_in_ram_are_an_answer_to_latency() -> None:
     moved = whole().weights_in_ram
     assert moved is not None
@@ -121,6 +123,7 @@ def test_weights_in_ram_are_an_answer_to_latency() -> None:
     assert not [a for a in found if a.kind == "weights-in-ram" and a.fits]
 
 
+@pytest.mark.slow
 def test_a_cut_for_latency_is_confirmed_by_the_modelled_cycles() -> None:
     milliseconds = whole().latency.latency_ms
     assert milliseconds is not None

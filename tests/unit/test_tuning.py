@@ -69,6 +69,7 @@ def test_every_candidate_of_every_layer_is_measured() -> None:
         assert cost.flash_bytes > 0
 
 
+@pytest.mark.slow
 def test_what_was_measured_is_what_the_chosen_layer_takes() -> None:
     """Layer by layer, within what other neighbours do to the caches of the flash."""
     tuned = autotuned(job(network()), "here", first_sample(network()))
@@ -79,6 +80,7 @@ def test_what_was_measured_is_what_the_chosen_layer_takes() -> None:
         assert ran == pytest.approx(layer.choice.measured.cycles, rel=0.02)
 
 
+@pytest.mark.slow
 def test_tuning_twice_gives_the_same_bytes() -> None:
     graph = network()
     first, second = (
@@ -87,6 +89,7 @@ def test_tuning_twice_gives_the_same_bytes() -> None:
     assert first.files == second.files
 
 
+@pytest.mark.slow
 def test_the_manifest_has_both_costs() -> None:
     graph = network()
     project = make_project(graph, autotuned(job(graph), "here", first_sample(graph)).options)
