@@ -28,10 +28,10 @@ from tinydeploy.quantize.schemes import (
 
 WEIGHTS_ONLY = QatOptions(weights_only=True)
 LEARNED_STEPS = QatOptions(weights="lsq", weights_only=True)
-_RATES = {1: 1e-3, 2: 2e-3, 4: 3e-3}
-"""Learning rate by epochs: what has lost little is trained little, and is not to be shaken."""
-_EPOCHS = {4: 1, 3: 2, 2: 4}
-"""By bits of a weight."""
+_RATES = {2: 2e-3, 4: 3e-3}
+"""Learning rate by epochs."""
+_EPOCHS = {2: 4}
+"""By bits of a weight; two where nothing else is said."""
 GAIN_SAMPLES = 32
 """Images that give noise gains: a backward pass an image and class."""
 
@@ -134,7 +134,7 @@ def rows() -> dict[str, Row]:
     """By the name that files and `--rows` use."""
     found = {
         f"minmax{b}": Row(
-            f"min-max per tensor, {b} bits", everywhere(MinMaxRange(b)), before=True, epochs=_EPOCHS.get(b, 1)
+            f"min-max per tensor, {b} bits", everywhere(MinMaxRange(b)), before=True, epochs=_EPOCHS.get(b, 2)
         )
         for b in (6, 5, 4, 3, 2)
     }
@@ -172,7 +172,7 @@ def rows() -> dict[str, Row]:
         )
     for b in (4, 3, 2):
         found[f"codebook{b}"] = Row(
-            f"k-means codebook, {b} bits", everywhere(KMeans(b)), before=True, epochs=_EPOCHS[b]
+            f"k-means codebook, {b} bits", everywhere(KMeans(b)), before=True, epochs=_EPOCHS.get(b, 2)
         )
     learned: tuple[tuple[str, str, WeightSteps], ...] = (
         ("centroids", "codebook of fine-tuned centroids", "centroids"),
@@ -182,14 +182,14 @@ def rows() -> dict[str, Row]:
         for b in (4, 3, 2):
             training = QatOptions(weights=weights, weights_only=True)
             found[f"{name}{b}"] = Row(
-                f"{title}, {b} bits", everywhere(KMeans(b)), training, epochs=_EPOCHS[b]
+                f"{title}, {b} bits", everywhere(KMeans(b)), training, epochs=_EPOCHS.get(b, 2)
             )
     for b in (4, 3, 2):
         found[f"lsq{b}"] = Row(
             f"LSQ, weights and activations of {b} bits",
             everywhere(Linear(b), Activations(b)),
             QatOptions("lsq", weights="lsq", weights_only=True),
-            epochs=_EPOCHS[b],
+            epochs=_EPOCHS.get(b, 2),
         )
     # The mixtures are trained as long as the uniform bits that they are held against.
     for b in (4, 3):
@@ -198,5 +198,5 @@ def rows() -> dict[str, Row]:
             (f"gain{b}", f"LSQ, noise-gain mixture at the weight bits of {b}", noise_gain(b)),
             (f"budget{b}", f"LSQ, mixture by sensitivity within the weight bits of {b}", sensitivity(b)),
         ):
-            found[name] = Row(title, recipe, LEARNED_STEPS, before=True, epochs=_EPOCHS[b])
+            found[name] = Row(title, recipe, LEARNED_STEPS, before=True, epochs=_EPOCHS.get(b, 2))
     return found

@@ -157,18 +157,19 @@ def table(base: float, done: dict[str, list[Unit]]) -> str:
     lines = [
         f"float: {base:.2%}",
         "| quantizer | bits a weight, inner layers | constants B | before training, points |"
-        " after, points | spread over seeds | seeds |",
-        "|---|---|---|---|---|---|---|",
+        " after, points | spread over seeds | seeds | epochs |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for name, row in rows().items():
         units = done.get(name, [])
         if not units:
             continue
         after = [u["after"] for u in units]
+        spread = f"{100 * pstdev(after):.2f}" if len(after) > 1 else ""
         before = f"{100 * (units[0]['before'] - base):+.2f}" if row.before else ""
         lines.append(
             f"| {row.title} | {units[0]['weight_bits']:.2f} | {units[0]['bytes']:,.0f} | {before} |"
-            f" {100 * (fmean(after) - base):+.2f} | {100 * pstdev(after):.2f} | {len(units)} |"
+            f" {100 * (fmean(after) - base):+.2f} | {spread} | {len(units)} | {units[0]['epochs']:.0f} |"
         )
     return "\n".join(lines)
 
@@ -183,9 +184,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--float-epochs", type=int, help="50 and 120 by default")
     parser.add_argument("--rows", nargs="+", default=list(rows()), choices=list(rows()), metavar="ROW")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--epochs", type=int, help="of each unit; by default 1 to 4, by the row")
+    parser.add_argument("--epochs", type=int, help="of each unit; by default 2 or 4, by the row")
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--learning-rate", type=float, help="by default 0.001 to 0.003, by the row")
+    parser.add_argument("--learning-rate", type=float, help="by default 0.002 or 0.003, by the row")
     parser.add_argument("--distill", action=argparse.BooleanOptionalAction, default=True)
     parser.add_argument("--samples", type=int, help="training images; all by default")
     parser.add_argument("--test-samples", type=int, help="test images; all by default")
