@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
@@ -191,6 +191,17 @@ def rows() -> dict[str, Row]:
             QatOptions("lsq", weights="lsq", weights_only=True),
             epochs=_EPOCHS.get(b, 2),
         )
+    found["pact3"] = Row(
+        "PACT, weights (LSQ) and activations of 3 bits",
+        everywhere(Linear(3), Activations(3)),
+        QatOptions("pact", weights="lsq", weights_only=True),
+    )
+    found["linear2"] = Row("LSQ, weights alone of 2 bits", everywhere(Linear(2)), LEARNED_STEPS, epochs=4)
+    for name, title, training in (
+        ("stochastic2", "the same, rounded at random", replace(LEARNED_STEPS, rounding="stochastic")),
+        ("falling2", "the same, bits that fall from 8", replace(LEARNED_STEPS, bits_from=8)),
+    ):
+        found[name] = Row(title, everywhere(Linear(2)), training, epochs=4)
     # The mixtures are trained as long as the uniform bits that they are held against.
     for b in (4, 3):
         for name, title, recipe in (
