@@ -168,7 +168,7 @@ def rows() -> dict[str, Row]:
             f"ABC-Net, {bases} bases of weights and activations",
             everywhere(AbcNet(bases), Activations(bases, levels="abc")),
             QatOptions("abc", weights_only=True),
-            epochs=4,
+            epochs=4 if bases == 1 else 2,
         )
     for b in (4, 3, 2):
         found[f"codebook{b}"] = Row(
@@ -196,12 +196,18 @@ def rows() -> dict[str, Row]:
         everywhere(Linear(3), Activations(3)),
         QatOptions("pact", weights="lsq", weights_only=True),
     )
+    found["stochastic3"] = Row(
+        "LSQ, weights alone of 3 bits, rounded at random",
+        everywhere(Linear(3)),
+        replace(LEARNED_STEPS, rounding="stochastic"),
+    )
     found["linear2"] = Row("LSQ, weights alone of 2 bits", everywhere(Linear(2)), LEARNED_STEPS, epochs=4)
-    for name, title, training in (
-        ("stochastic2", "the same, rounded at random", replace(LEARNED_STEPS, rounding="stochastic")),
-        ("falling2", "the same, bits that fall from 8", replace(LEARNED_STEPS, bits_from=8)),
-    ):
-        found[name] = Row(title, everywhere(Linear(2)), training, epochs=4)
+    found["falling2"] = Row(
+        "LSQ, weights alone, bits that fall from 8 to 2",
+        everywhere(Linear(2)),
+        replace(LEARNED_STEPS, bits_from=8),
+        epochs=4,
+    )
     # The mixtures are trained as long as the uniform bits that they are held against.
     for b in (4, 3):
         for name, title, recipe in (
