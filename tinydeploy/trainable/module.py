@@ -175,6 +175,9 @@ class Trainable(nn.Module):
         """
         was, norms = self.training, self._normalizations()
         self.train()
+        # The integers of the statistics are those that will run: rounded to the nearest, ranges as they are.
+        if isinstance(self.simulation, nn.Module):
+            self.simulation.eval()
         with torch.no_grad():
             for count, x in enumerate(batches, start=1):
                 for norm in norms:

@@ -132,6 +132,11 @@ def at_random(x: Tensor) -> Tensor:
     return torch.floor(x + torch.rand_like(x))
 
 
+def in_training(rounding: Round, method: nn.Module) -> Round:
+    """The rounding of a method: what is exported, and what statistics are taken of, rounds to the nearest."""
+    return rounding if method.training else to_nearest
+
+
 ROUNDINGS: dict[str, Round] = {"nearest": to_nearest, "stochastic": at_random}
 
 

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from tinydeploy import ops
 from tinydeploy.quantize.densities import half_wave_levels, half_wave_step
-from tinydeploy.quantize.methods.base import ActivationMethod, Round, to_nearest
+from tinydeploy.quantize.methods.base import ActivationMethod, Round, in_training, to_nearest
 from tinydeploy.quantize.scales import LEVELS, Activations, Range
 
 Backward = Literal["plain", "clipped", "log"]
@@ -109,7 +109,7 @@ class HalfWaveActivations(ActivationMethod):
             self._observe(x.detach())
         levels = torch.tensor(self.levels(self.bits), device=x.device)
         sigma = self._within(self._scale(), float(levels[-1]))
-        return half_wave(x, sigma, levels, self._backward, self._rounding)
+        return half_wave(x, sigma, levels, self._backward, in_training(self._rounding, self))
 
     def range(self) -> Range:
         most = self.levels(self.how.bits)[-1]

@@ -19,7 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinydeploy.quantize.methods.base import ActivationMethod, Learned, Round, WeightMethod, along
+from tinydeploy.quantize.methods.base import (
+    ActivationMethod,
+    Learned,
+    Round,
+    WeightMethod,
+    along,
+    in_training,
+)
 from tinydeploy.quantize.scales import MIN_SCALE, Activations, Range
 from tinydeploy.quantize.schemes import Linear, Scheme, folded
 from tinydeploy.quantize.schemes.learned import Stepped
@@ -90,7 +97,7 @@ class LsqWeights(WeightMethod):
         scaled = 1.0 / math.sqrt(sharing * limits[1])
         # Plain gradient descent on the parts then moves the step itself as in the paper.
         factor = scaled / along(self.step.start, weights, self._axis) ** 2
-        return learned_step(weights, step, limits, factor, self._rounding)
+        return learned_step(weights, step, limits, factor, in_training(self._rounding, self))
 
     def scheme(self) -> Scheme:
         return Stepped(self._linear, tuple(self.step().detach().cpu().double().tolist()))
@@ -124,7 +131,7 @@ class LsqActivations(ActivationMethod):
         step = self.step().clamp_max(self.ceiling / at_end) * (at_end / limits[1])
         sharing = max(x.numel() // max(x.shape[0], 1), 1)
         factor = 1.0 / (math.sqrt(sharing * limits[1]) * self.step.start**2)
-        return learned_step(x, step, limits, factor, self._rounding)
+        return learned_step(x, step, limits, factor, in_training(self._rounding, self))
 
     def range(self) -> Range:
         step = float(self.step().detach())

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tinydeploy.quantize.methods.base import ActivationMethod, Learned, Round
+from tinydeploy.quantize.methods.base import ActivationMethod, Learned, Round, in_training
 from tinydeploy.quantize.scales import Activations, Range
 
 PENALTY = 2e-4
@@ -62,7 +62,7 @@ class PactActivations(ActivationMethod):
 
     def forward(self, x: Tensor) -> Tensor:
         alpha = self.alpha().clamp_max(self.ceiling)
-        return clipped(x, alpha, self.limits(self.bits), self._rounding)
+        return clipped(x, alpha, self.limits(self.bits), in_training(self._rounding, self))
 
     def range(self) -> Range:
         alpha = min(float(self.alpha().detach()), self.ceiling)

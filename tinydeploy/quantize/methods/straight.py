@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tinydeploy.quantize.methods.base import Round, WeightMethod, along, at_random, straight
+from tinydeploy.quantize.methods.base import Round, WeightMethod, along, at_random, in_training, straight
 from tinydeploy.quantize.scales import MIN_SCALE
 from tinydeploy.quantize.schemes import INT8, KMeans, Linear, MinMaxRange, Scheme, folded
 from tinydeploy.quantize.schemes.base import unfolded
@@ -46,7 +46,7 @@ class StraightThrough(WeightMethod):
         self.unfolded = isinstance(scheme, MinMaxRange)
 
     def forward(self, weights: Tensor) -> Tensor:
-        if isinstance(self._scheme, Linear) and self._rounding is at_random:
+        if isinstance(self._scheme, Linear) and in_training(self._rounding, self) is at_random:
             return self._random(self._scheme, weights)
         if self._scheme != INT8:
             return straight_through(self._scheme, weights, self._axis)
