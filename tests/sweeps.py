@@ -12,10 +12,10 @@ def seeds(fast: int, all_of_them: int) -> list[object]:
     return [pytest.param(s, marks=[pytest.mark.slow] * (s >= fast)) for s in range(all_of_them)]
 
 
-def thinned(names: Iterable[object], every: int) -> list[object]:
-    """All names, one in `every` of them in the fast suite."""
+def thinned(names: Iterable[object], every: int, first: int = 0) -> list[object]:
+    """All names, one in `every` of them from the `first` on in the fast suite."""
     slow = pytest.mark.slow
-    return [pytest.param(n, marks=[slow] if i % every else []) for i, n in enumerate(names)]
+    return [pytest.param(n, marks=[slow] if i % every != first else []) for i, n in enumerate(names)]
 
 
 def by_turns(

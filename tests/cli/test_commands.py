@@ -251,6 +251,7 @@ def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "tinydeploy[emulate]" in result.stderr
 
 
+@pytest.mark.slow
 def test_profile_limits_are_exit_1_and_say_what_would_help() -> None:
     result = run("profile", MODEL, "--target", "nucleo-l4r5zi", "--max-ram", "2000")
     assert result.exit_code == 1

@@ -59,6 +59,7 @@ def test_both_files_give_the_same_weights_and_outputs(tmp_path: Path) -> None:
     assert weights[0] == weights[1]
 
 
+@pytest.mark.slow
 def test_what_was_written_is_proved_on_the_core(tmp_path: Path) -> None:
     assert compress(tmp_path / "out", "--prune", "0.25").exit_code == 0
     for name in ("model.onnx", "model.tflite"):

@@ -47,6 +47,7 @@ def test_the_plan_for_a_target_is_that_of_the_export(optimize: str) -> None:
 
 
 @needs_data
+@pytest.mark.slow
 def test_ram_is_planned_with_less_than_latency() -> None:
     def arena(optimize: str) -> int:
         command = ["inspect", str(model_path("vww")), "--memory", "--target", "cortex-m4", "--json"]

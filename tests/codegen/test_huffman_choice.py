@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from coded_cases import EVEN, SKEWED, indexed, network
 from graphs import single_op_graph
+from sweeps import by_turns
 from test_kernels_forms import needs_emulator
 
 from tinydeploy import api
@@ -94,7 +95,7 @@ def test_auto_keeps_the_ram_that_is_there() -> None:
 
 @needs_emulator
 @pytest.mark.parametrize(
-    ("core", "optimize"), [("cortex-m4", "balanced"), ("cortex-m4", "flash"), ("cortex-m0plus", "flash")]
+    ("core", "optimize"), by_turns(["cortex-m4", "cortex-m0plus"], ["flash", "balanced"], every=2)
 )
 def test_what_auto_says_is_in_the_elf(core: str, optimize: str) -> None:
     """What was said is saved, or a little more; the RAM is exact; an inference takes as long as before."""

@@ -11,7 +11,7 @@ import pytest
 from coded_cases import EVEN, SKEWED, network
 from form_cases import KINDS, form_case
 from native import assert_equals_engine, needs_compiler, toolchain, write
-from sweeps import by_turns, seeds
+from sweeps import by_turns, seeds, thinned
 from test_kernels_forms import needs_emulator, telling_inputs, unpacking_trios
 
 from tinydeploy.backends.c import project
@@ -111,7 +111,7 @@ def coded_options(target: str, optimize: str, **kernels: bool) -> ExportOptions:
     return ExportOptions("net", target, optimize, "0" * 64, codebooks=HUFFMAN, **kernels)
 
 
-@pytest.fixture(params=["portable", "dsp", "narrow"])
+@pytest.fixture(params=thinned(["dsp", "portable", "narrow"], 3))
 def coded_on_host(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Host builds with coded indices, by the kernels of each kind of core that unpack."""
     kind = str(request.param)
@@ -141,7 +141,7 @@ def test_a_layer_with_decoded_indices(name: str, kind: str, seed: int, tmp_path:
 
 
 @needs_compiler
-@pytest.mark.parametrize("bits", [3, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bits", thinned([3, 4], 2))
 def test_a_network_with_decoded_indices(coded_on_host: str, bits: int, tmp_path: Path) -> None:
     graph = network(bits, channels=16)
     assert_equals_engine(graph, tmp_path)
@@ -198,9 +198,9 @@ def job(graph: Graph, core: str, optimize: str, compiler: str | None = None) -> 
 
 
 @needs_emulator
-@pytest.mark.parametrize("optimize", ["balanced", "flash"])
 @pytest.mark.parametrize(
-    "core", ["cortex-m4", "cortex-m0plus", pytest.param("rv32imc", marks=pytest.mark.slow)]
+    ("core", "optimize"),
+    by_turns(["cortex-m4", "cortex-m0plus", "rv32imc"], ["balanced", "flash"], every=2),
 )
 def test_on_a_core(core: str, optimize: str) -> None:
     """0 mismatches where NAME_run decodes and where NAME_init did, over any contents of the arena."""

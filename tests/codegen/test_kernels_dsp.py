@@ -69,7 +69,7 @@ def test_as_plain_c_under_sanitizers(name: str, tmp_path: Path) -> None:
 @needs_compiler
 @pytest.mark.usefixtures("plain_c", "as_the_family_says")
 @pytest.mark.parametrize("seed", seeds(1, 40))
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", thinned(FAMILIES, 2))
 def test_a_sweep_as_plain_c(family: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(dsp_case(family, seed), tmp_path)
 
@@ -106,7 +106,7 @@ def test_on_a_core_that_has_the_extension(name: str, core: str) -> None:
 
 @pytest.mark.usefixtures("as_the_family_says")
 @pytest.mark.parametrize("seed", seeds(1, 12))
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", thinned(FAMILIES, 2, first=1))
 def test_a_sweep_on_a_core(family: str, seed: int) -> None:
     proved(dsp_case(family, 1000 + seed), ("cortex-m4", "cortex-m33")[seed % 2])
 

@@ -81,7 +81,7 @@ def test_kernel_on_the_other_cores(core: str, name: str) -> None:
     assert_verified(KERNELS[name](), core)
 
 
-@pytest.mark.parametrize(("core", "optimize"), by_turns(EVERY_CORE, ["latency", "flash"]))
+@pytest.mark.parametrize(("core", "optimize"), by_turns(EVERY_CORE, ["latency", "flash"], every=2))
 def test_every_op(core: str, optimize: str) -> None:
     assert_verified(every_op_graph(), core, optimize=optimize)
 

@@ -37,7 +37,7 @@ needs_emulator = pytest.mark.skipif(
 
 @needs_compiler
 @pytest.mark.parametrize("seed", seeds(1, 12))
-@pytest.mark.parametrize(("name", "kind"), by_turns(FORMS, KINDS))
+@pytest.mark.parametrize(("name", "kind"), by_turns(FORMS, KINDS, every=2))
 def test_portable_kernels(name: str, kind: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(form_case(name, kind, seed), tmp_path)
 
@@ -60,7 +60,7 @@ def dsp_as_plain_c(monkeypatch: pytest.MonkeyPatch) -> None:
 @needs_compiler
 @pytest.mark.usefixtures("dsp_as_plain_c")
 @pytest.mark.parametrize("seed", seeds(1, 12))
-@pytest.mark.parametrize(("name", "kind"), by_turns(FORMS, KINDS, every=4, first=1))
+@pytest.mark.parametrize(("name", "kind"), by_turns(FORMS, KINDS, every=8, first=1))
 def test_dsp_kernels_as_plain_c(name: str, kind: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(form_case(name, kind, 100 + seed), tmp_path)
 
@@ -108,12 +108,12 @@ def proved(graph: Graph, core: str, compiler: str | None = None) -> None:
 
 
 def on_cores() -> list[object]:
-    """Every form and op on a core; the fast suite takes one of every second form."""
+    """Every form and op on a core; the fast suite takes one of every fourth form."""
     cases = []
     for i, name in enumerate(FORMS):
         for j, kind in enumerate(KINDS):
             core = ("cortex-m4", "cortex-m0plus")[(i + j) % 2]
-            slow = [pytest.mark.slow] * (i % 2 > 0 or j != i % 3)
+            slow = [pytest.mark.slow] * (i % 4 > 0 or j != (i // 4) % 3)
             cases.append(pytest.param(name, kind, core, marks=slow))
             other = "cortex-m33" if core == "cortex-m0plus" else "cortex-m0plus"
             cases.append(pytest.param(name, kind, other, marks=pytest.mark.slow))

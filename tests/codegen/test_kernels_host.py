@@ -15,7 +15,7 @@ from wiring_cases import WIRING, random_network
 
 pytestmark = needs_compiler
 
-FAST_EVERY = 8
+FAST_EVERY = 16
 """The fast suite takes one in so many of the kernels' cases; neighbours differ in one number."""
 
 ALWAYS = (
@@ -44,7 +44,7 @@ def test_kernel(name: str, tmp_path: Path) -> None:
     assert_equals_engine(KERNELS[name](), tmp_path)
 
 
-@pytest.mark.parametrize("name", thinned(WIRING, 4))
+@pytest.mark.parametrize("name", thinned(WIRING, 8))
 def test_wiring(name: str, tmp_path: Path) -> None:
     assert_equals_engine(WIRING[name](), tmp_path)
 

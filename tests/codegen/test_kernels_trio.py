@@ -62,7 +62,7 @@ def test_as_plain_c_under_sanitizers(name: str, tmp_path: Path) -> None:
 @needs_compiler
 @pytest.mark.usefixtures("plain_c")
 @pytest.mark.parametrize("seed", seeds(1, 40))
-@pytest.mark.parametrize("family", KINDS)
+@pytest.mark.parametrize("family", thinned(KINDS, 2))
 def test_a_sweep_as_plain_c(family: str, seed: int, tmp_path: Path) -> None:
     assert_equals_engine(dsp_case(family, seed, narrow=True), tmp_path)
 
@@ -100,7 +100,7 @@ def test_on_a_core(name: str, core: str) -> None:
 
 
 @pytest.mark.parametrize("seed", seeds(1, 16))
-@pytest.mark.parametrize("family", KINDS)
+@pytest.mark.parametrize("family", thinned(KINDS, 2, first=1))
 def test_a_sweep_on_the_core_with_assembly(family: str, seed: int) -> None:
     proved(dsp_case(family, 1000 + seed, narrow=True), "cortex-m0plus")
 

@@ -91,7 +91,7 @@ def test_four_bits_run_nearly_as_fast_as_eight_on_kws() -> None:
 
 @needs_data
 @needs_emulator
-@pytest.mark.parametrize("name", FLASH)
+@pytest.mark.parametrize("name", thinned(FLASH, 3))
 def test_the_weights_of_kws_shrink(name: str) -> None:
     few, whole = kws(name).sizes, kws("int8").sizes
     assert few is not None and whole is not None

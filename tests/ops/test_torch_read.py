@@ -11,6 +11,7 @@ import pytest
 
 torch = pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
 
+from sweeps import thinned  # noqa: E402
 from torch import nn  # noqa: E402
 from torch.nn import functional  # noqa: E402
 from torch_networks import NETWORKS, Inception, Sequence, randomized  # noqa: E402
@@ -101,7 +102,7 @@ CONVOLUTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("name", thinned(CONVOLUTIONS, 2))
 def test_a_convolution_is_one_layer(name: str, tmp_path: Path) -> None:
     module, shape = CONVOLUTIONS[name]
     graph = check(module, shape, tmp_path)
@@ -122,7 +123,7 @@ FOLDED = {
 }
 
 
-@pytest.mark.parametrize("name", FOLDED)
+@pytest.mark.parametrize("name", thinned(FOLDED, 2))
 def test_what_stands_around_a_convolution_folds_into_it(name: str, tmp_path: Path) -> None:
     assert len(kinds(check(FOLDED[name](), IMAGE, tmp_path))) == 1
 
@@ -194,7 +195,7 @@ SINGLE = {
 }
 
 
-@pytest.mark.parametrize("name", SINGLE)
+@pytest.mark.parametrize("name", thinned(SINGLE, 2))
 def test_an_operator(name: str, tmp_path: Path) -> None:
     function, shape, expected = SINGLE[name]
     graph = check(Lambda(function), shape, tmp_path)
@@ -224,7 +225,7 @@ LINEAR = {
 }
 
 
-@pytest.mark.parametrize("name", LINEAR)
+@pytest.mark.parametrize("name", thinned(LINEAR, 2))
 def test_a_linear_layer_takes_any_order(name: str, tmp_path: Path) -> None:
     graph = check(LINEAR[name](), IMAGE, tmp_path)
     assert "FULLY_CONNECTED" in kinds(graph)
@@ -254,7 +255,7 @@ def test_several_outputs(tmp_path: Path) -> None:
     assert len(graph.outputs) == 2
 
 
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", thinned(NETWORKS, 2))
 def test_a_network(name: str, tmp_path: Path) -> None:
     module = NETWORKS[name]()
     graph = check(module, module.example_input_shape, tmp_path)

@@ -80,6 +80,7 @@ def test_a_cut_for_ram_fits_when_it_is_made_again(limit: float) -> None:
     assert f"ram={t.limits.ram}" in cuts[0].command or "--prune 0." in cuts[0].command
 
 
+@pytest.mark.slow
 def test_a_cut_of_one_step_less_does_not_fit() -> None:
     t, found = advice_for(Limits(ram=int(ram() * 0.8)))
     even = [a for a in found if a.kind == "prune"][-1]
@@ -97,6 +98,7 @@ def test_a_tighter_limit_leaves_no_more() -> None:
     assert left[-1] < left[0]
 
 
+@pytest.mark.slow
 def test_another_setting_stands_before_pruning() -> None:
     flash = whole().sizes
     assert flash is not None
@@ -148,6 +150,7 @@ def test_the_command_for_all_groups_prunes_what_the_advice_says() -> None:
     assert left == [w.after for w in even.widths]
 
 
+@pytest.mark.slow
 def test_what_cannot_be_done_is_said_with_what_would_be_left() -> None:
     _, found = advice_for(Limits(ram=64))
     assert not any(a.fits for a in found)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sweeps import thinned
 
 from tinydeploy.analysis.divergence import kl_divergence, kl_of_counts
 from tinydeploy.analysis.grids import Grid
@@ -42,7 +43,7 @@ def rms(x: Array) -> float:
     return float(np.sqrt(np.mean(x**2)))
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", thinned(LENGTHS, 2))
 @pytest.mark.parametrize("kind", DISTRIBUTIONS)
 def test_the_sqnr_formula_is_within_half_a_decibel_of_simulation(kind: str, length: int) -> None:
     rng = np.random.default_rng(length)
@@ -59,7 +60,7 @@ def test_the_sqnr_formula_is_within_half_a_decibel_of_simulation(kind: str, leng
     assert printed == pytest.approx(simulated, abs=0.5)
 
 
-@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("length", thinned(LENGTHS, 2, first=1))
 @pytest.mark.parametrize("kind", DISTRIBUTIONS)
 def test_quantized_operands_add_their_noise_to_signal_ratios(kind: str, length: int) -> None:
     rng = np.random.default_rng(length)

@@ -13,6 +13,7 @@ import tinydeploy
 FIXTURES = Path(__file__).resolve().parent.parent.parent / "fixtures" / "digits"
 
 
+@pytest.mark.slow
 def test_a_notebook_goes_from_float_to_a_proved_core(tmp_path: Path) -> None:
     model = tinydeploy.load_model(FIXTURES / "digits_float.tflite")
     result, warnings = tinydeploy.compress(model, FIXTURES / "samples.npz", output=tmp_path / "out")

@@ -181,6 +181,7 @@ def test_the_bound_of_a_loss_is_that_of_the_searched_tensors() -> None:
     assert bound_of(measures, None) is None
 
 
+@pytest.mark.slow
 def test_a_search_by_budget_takes_the_best_that_fits() -> None:
     eight = next(m for m in searched(Search(1.0)).table if m.mean_bits == 8.0)
     for budget in (

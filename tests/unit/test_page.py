@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from graphs import GraphBuilder
 from page_support import renamed
+from sweeps import thinned
 
 from tinydeploy import api
 from tinydeploy.errors import DeployError
@@ -114,7 +115,7 @@ def long_network() -> Profile:
     return api.profile(Model("long.tflite", long_names, "0" * 64), ("cortex-m4",), estimate=True)
 
 
-@pytest.mark.parametrize("copies", [1, 40])
+@pytest.mark.parametrize("copies", thinned([1, 40], 2))
 def test_a_long_network_on_many_boards_keeps_the_size(copies: int) -> None:
     one = long_network()
     profile = replace(one, targets=one.targets * copies)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from low_bit_cases import everywhere, inside, network, samples
 from quantize_support import integers_of
+from sweeps import thinned
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("safetensors")
@@ -95,7 +96,7 @@ def trained(name: str, epochs: int = 3, **given: Any) -> tuple[Any, Any, Any]:
     return module, result, x
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", thinned(CASES, 2))
 def test_evaluation_is_the_integer_engine(name: str) -> None:
     module, result, x = trained(name)
     lowered = module.to_quantized_graph()
@@ -105,7 +106,7 @@ def test_evaluation_is_the_integer_engine(name: str) -> None:
     assert min(e.loss for e in result.epochs[1:]) < result.epochs[0].loss
 
 
-@pytest.mark.parametrize("name", [n for n in CASES if "stochastic" not in n])
+@pytest.mark.parametrize("name", thinned([n for n in CASES if "stochastic" not in n], 2, first=1))
 def test_the_first_layers_train_with_the_integers_that_are_exported(name: str) -> None:
     module, _, x = trained(name)
     lowered = module.to_quantized_graph()

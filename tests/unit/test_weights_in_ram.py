@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from sweeps import thinned
 
 from tinydeploy import api
 from tinydeploy.backends.c.project import ExportOptions, make_project
@@ -27,7 +28,7 @@ def measured(target: Target, compiler: str | None = None) -> Measurement:
     return measure(job, random_samples(graph, 1, 0), prove=False, placement=True)
 
 
-@pytest.mark.parametrize("board", BOARDS)
+@pytest.mark.parametrize("board", thinned(BOARDS, 2))
 def test_only_the_waits_for_weights_go(board: str) -> None:
     m = measured(load_target(board))
     before, moved = m.latency.parts, m.weights_in_ram
@@ -58,7 +59,7 @@ def test_without_a_modelled_flash_there_is_nothing_to_compare() -> None:
     assert measured(load_target("nrf5340-dk")).weights_in_ram is None
 
 
-@pytest.mark.parametrize("compiler", ["gcc", "zig"])
+@pytest.mark.parametrize("compiler", thinned(["gcc", "zig"], 2))
 def test_the_weights_are_all_that_moves(compiler: str, tmp_path: Path) -> None:
     target = load_target("cortex-m4")
     try:
