@@ -15,7 +15,7 @@ from tinydeploy.compression.pruning import PruneOptions
 from tinydeploy.data import DataSource, fit_samples, open_dataset
 from tinydeploy.export import write_files
 from tinydeploy.finetune import TrainOptions
-from tinydeploy.finetune.options import Precision
+from tinydeploy.finetune.options import LEARNING_RATES, Optimizer, Precision
 from tinydeploy.ir.graph import Graph
 from tinydeploy.jobs import export_options
 from tinydeploy.measure import Job, Progress, silent
@@ -54,7 +54,8 @@ def compress(
     finetune_epochs: int = 0,
     warmup_epochs: int = 0,
     qat_epochs: int = 0,
-    learning_rate: float = 3e-3,
+    optimizer: Optimizer = "adam",
+    learning_rate: float | None = None,
     qat_learning_rate: float | None = None,
     batch_size: int = 64,
     loss: str = "auto",
@@ -92,6 +93,7 @@ def compress(
             layer's weights ("auto", "auto:6"), of each activation ("4:auto") or of both ("auto:auto") by
             `max_accuracy_drop` or by `bits_budget`, such as "flash=64k"; or `scheme`, the scheme of the
             weights, such as "codebook:4"; or `recipe`, a TOML file that says both by layer.
+        learning_rate: where it is None, that of the optimizer: 0.003, and 0.01 for "muon".
         qat_learning_rate: of the quantization-aware training; where it is None a tenth of `learning_rate`,
             with binary layers all of it.
         qat_ranges, qat_weights, qat_rounding, qat_bits_from, qat_signs: see `QatOptions`; what is None is
@@ -142,7 +144,8 @@ def compress(
         warmup_epochs=warmup_epochs,
         qat_epochs=qat_epochs,
         train=TrainOptions(
-            learning_rate=learning_rate,
+            optimizer=optimizer,
+            learning_rate=LEARNING_RATES.get(optimizer, 0.0) if learning_rate is None else learning_rate,
             batch_size=batch_size,
             seed=seed,
             loss=loss,

@@ -73,7 +73,7 @@ def test_training_learns_and_tells_how_it_goes() -> None:
     assert (scores.argmax(1) == data[1]).mean() > 0.8
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "sgd"])
 def test_training_is_reproducible_and_the_seed_matters(optimizer: str) -> None:
     graph, data = task()
     options = dataclasses.replace(OPTIONS, epochs=2, optimizer=optimizer, clip_norm=1.0)
@@ -88,7 +88,7 @@ class StopError(Exception):
 
 
 @pytest.mark.parametrize("qat", [None, "running", "learned"])
-@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+@pytest.mark.parametrize("optimizer", ["adam", "muon", "sgd"])
 def test_resumed_training_equals_uninterrupted_training(
     tmp_path: Path, optimizer: str, qat: str | None
 ) -> None:

@@ -136,11 +136,17 @@ def _layer_ratios(
     help="After post-training quantization: equalize, adaround, and bias or bias-analytic; docs/quantizers.",
 )
 @click.option(
+    "--optimizer",
+    type=click.Choice(["adam", "muon", "sgd"]),
+    default="adam",
+    show_default=True,
+    help="Of --finetune-epochs. muon makes the steps of weight matrices orthogonal, and learns more in as"
+    " many epochs where a network is far from its best, such as after pruning.",
+)
+@click.option(
     "--learning-rate",
     type=float,
-    default=3e-3,
-    show_default=True,
-    help="Relative to the size of each tensor.",
+    help="Relative to the size of each tensor (with sgd: as it is); by default 0.003, with muon 0.01.",
 )
 @click.option(
     "--qat-learning-rate",

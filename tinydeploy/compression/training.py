@@ -93,6 +93,8 @@ class Trainer:
             self.options,
             epochs=epochs,
             learning_rate=rate,
+            # What is learned about integers are steps and ranges; Muon is for weights that are free to move.
+            optimizer="adam" if self.options.optimizer == "muon" else self.options.optimizer,
             # Eight bits of mantissa would round what int8 is compared with.
             precision="float32",
             distill_from=teacher if self.distill else None,

@@ -6,13 +6,14 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tinydeploy.errors import DeployError
 from tinydeploy.finetune import checkpoint
 from tinydeploy.finetune.loss import LossFunction, distillation, make_loss, prepare_labels
+from tinydeploy.finetune.optimizer import make_optimizer
 from tinydeploy.finetune.options import Epoch, Progress, TrainOptions, TrainProgress, TrainResult
 from tinydeploy.hooks import load_hook
 from tinydeploy.ir.types import Array
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from tinydeploy.trainable.module import Trainable
 
-_LEAST_SIZE = 0.05
 _MEASURED = 256
 _SETTLING = 64
 
@@ -105,7 +105,7 @@ class _Run:
             module.to(self.device)
             if self.teacher is not None:
                 self.teacher.to(self.device).eval()
-            optimizer = _optimizer(module, options)
+            optimizer = make_optimizer(module, options)
             if options.checkpoint is not None:
                 history = checkpoint.load(options.checkpoint, module, optimizer, mark)
             resumed = len(history)
@@ -247,35 +247,6 @@ def check_data(module: Trainable, x: Array, y: Array) -> None:
             f"x has the shape {x.shape} and y {y.shape}; the model takes [samples, *{list(shape)}]",
             where="training data",
         )
-
-
-def _optimizer(module: Trainable, options: TrainOptions) -> torch.optim.Optimizer:
-    """One group a tensor. Weights decay; biases, ranges and other vectors do not.
-
-    Adam moves every element by about the learning rate, whatever its size. A network whose batch norms are
-    folded, or whose input is 0 to 255, has tensors of very different size, so the step is taken relative to
-    the root mean square of each (Shazeer and Stern 2018, "Adafactor", section 8).
-    """
-    import torch  # noqa: PLC0415
-
-    groups: list[dict[str, Any]] = [
-        {
-            "params": [p],
-            "weight_decay": options.weight_decay if p.ndim > 1 else 0.0,
-            "size": module.pace(name) * (_root_mean_square(p) if options.optimizer == "adam" else 1.0),
-        }
-        for name, p in module.named_parameters()
-        if p.requires_grad
-    ]
-    if options.optimizer == "adam":
-        return torch.optim.AdamW(groups, options.learning_rate)
-    return torch.optim.SGD(groups, options.learning_rate, options.momentum, nesterov=options.momentum > 0)
-
-
-def _root_mean_square(p: Tensor) -> float:
-    size = float(p.detach().double().pow(2).mean().sqrt())
-    # A tensor of zeros, such as a fresh bias, must be able to move.
-    return max(size, _LEAST_SIZE)
 
 
 def _device(name: str) -> torch.device:

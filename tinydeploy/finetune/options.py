@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 
 Precision = Literal["float32", "bfloat16"]
+Optimizer = Literal["adam", "muon", "sgd"]
+LEARNING_RATES: Mapping[Optimizer, float] = {"adam": 3e-3, "muon": 1e-2, "sgd": 3e-3}
+"""Where nobody says one."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +22,14 @@ class TrainOptions:
 
     Attributes:
         epochs: passes over the data; 0 trains nothing.
-        learning_rate: at the start; `schedule` says how it goes on. Adam takes it relative to the root mean
-            square of each tensor, SGD as it is.
+        learning_rate: at the start; `schedule` says how it goes on. Adam and Muon take it relative to the
+            size of each tensor, SGD as it is.
         schedule: `cosine` falls to 0 over all steps, `constant` stays.
         seed: of the order of samples and of the augmentation.
         loss: `cross_entropy` for class numbers, `mse` for values, `auto` chooses by the labels, and
             `package.module:function` is called as function(outputs, labels) and returns a scalar tensor.
-        optimizer: `adam` (weight decay decoupled) or `sgd` with momentum.
+        optimizer: `adam` (weight decay decoupled), `sgd` with momentum, or `muon`, which orthogonalizes the
+            steps of weight matrices and takes those of Adam for the rest.
         weight_decay: on weights, never on biases and ranges.
         clip_norm: largest norm of all gradients together; None leaves them.
         distill_from: a float graph whose outputs are imitated (KL divergence), or None.
@@ -47,7 +51,7 @@ class TrainOptions:
     schedule: Literal["cosine", "constant"] = "cosine"
     seed: int = 0
     loss: str = "auto"
-    optimizer: Literal["adam", "sgd"] = "adam"
+    optimizer: Optimizer = "adam"
     momentum: float = 0.9
     weight_decay: float = 0.0
     clip_norm: float | None = None
@@ -67,7 +71,7 @@ class TrainOptions:
             (self.batch_size >= 1, f"batches of {self.batch_size}"),
             (0.0 < self.learning_rate < float("inf"), f"a learning rate of {self.learning_rate}"),
             (self.schedule in ("cosine", "constant"), f"the schedule {self.schedule!r}"),
-            (self.optimizer in ("adam", "sgd"), f"the optimizer {self.optimizer!r}"),
+            (self.optimizer in get_args(Optimizer), f"the optimizer {self.optimizer!r}"),
             (self.precision in ("float32", "bfloat16"), f"the precision {self.precision!r}"),
             (self.weight_decay >= 0.0, f"a weight decay of {self.weight_decay}"),
             (self.clip_norm is None or self.clip_norm > 0.0, f"a gradient norm of {self.clip_norm}"),

@@ -162,6 +162,10 @@ class Trainable(nn.Module):
             norm.measuring = False
         return values
 
+    def is_normalized(self, node: str) -> bool:
+        """Whether `normalize` put a batch normalization behind the node of that name."""
+        return node in self._norm_of
+
     def statistics(self) -> dict[str, Statistics]:
         """Mean and variance (channels,) of each normalized node's outputs, before its activation."""
         norms = {name: self.norms[key] for name, key in self._norm_of.items()}
