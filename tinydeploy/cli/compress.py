@@ -8,8 +8,19 @@ from typing import Any
 import click
 
 from tinydeploy.cli.options import TARGET, data_options, json_option, model_argument, print_json, warn
+from tinydeploy.cli.sections import SectionedCommand
 
 # ruff: noqa: PLC0415  (heavy imports wait until the command runs)
+
+SECTIONS = {
+    "weights": "Model, data and results",
+    "bits": "Quantization",
+    "prune": "Pruning",
+    "finetune_epochs": "Training",
+    "qat_epochs": "Quantization-aware training",
+    "as_json": "Others",
+}
+"""Headings of the help, by the parameter that each stands before."""
 
 
 def _layer_ratios(
@@ -31,13 +42,22 @@ def _layer_ratios(
     return ratios
 
 
-@click.command("compress")
+@click.command("compress", cls=SectionedCommand, sections=SECTIONS)
 @model_argument
 @click.option("--data", required=True, help="An .npz file with x and y: for calibration and training.")
 @click.option("--eval-data", help="An .npz file for the accuracies; --data by default.")
 @click.option(
     "-o", "--output", "folder", required=True, help="Folder for model.onnx, model.tflite, report.json."
 )
+@data_options
+@click.option(
+    "--max-accuracy-drop",
+    type=click.FloatRange(0.0, 1.0),
+    help="A fraction; more is exit 1, and nothing is written.",
+)
+@click.option("--force", is_flag=True, help="Write the files even so.")
+@click.option("--target", default="cortex-m4", show_default=True, help=TARGET)
+@click.option("--debug-layers", is_flag=True, help="Print the error of every layer.")
 @click.option(
     "--bits",
     metavar="W[:A]",
@@ -57,23 +77,21 @@ def _layer_ratios(
 )
 @click.option("--recipe", help="A .toml file with bits and schemes by layer.")
 @click.option(
+    "--calibration",
+    default="minmax",
+    show_default=True,
+    help="minmax, percentile, mse, entropy, aciq or hwgq.",
+)
+@click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)
+@click.option(
+    "--repair",
+    metavar="NAME[,NAME]",
+    help="After post-training quantization: equalize, adaround, and bias or bias-analytic; docs/quantizers.",
+)
+@click.option(
     "--prune",
     help="A ratio such as 0.3; auto; or a goal: macs=50%, params=40%, and flash=64k, ram=24k or latency=20ms,"
     " or a share of them, on the target.",
-)
-@click.option(
-    "--prune-divisor",
-    type=click.IntRange(1, 64),
-    default=4,
-    show_default=True,
-    help="Groups keep a multiple of this many channels.",
-)
-@click.option(
-    "--prune-steps",
-    type=click.IntRange(1, 20),
-    default=1,
-    show_default=True,
-    help="More than 1 prunes a part at a time, with an epoch of training in between.",
 )
 @click.option(
     "--prune-layer",
@@ -96,19 +114,26 @@ def _layer_ratios(
     help="Rank channels by importance per saved cost of the goal; better for some networks, not for all.",
 )
 @click.option("--importance", default="l2", show_default=True, help="l1, l2, bn, taylor or random.")
+@click.option(
+    "--prune-divisor",
+    type=click.IntRange(1, 64),
+    default=4,
+    show_default=True,
+    help="Groups keep a multiple of this many channels.",
+)
+@click.option(
+    "--prune-steps",
+    type=click.IntRange(1, 20),
+    default=1,
+    show_default=True,
+    help="More than 1 prunes a part at a time, with an epoch of training in between.",
+)
 @click.option("--protect", multiple=True, help="A layer that keeps its channels; may be given again.")
 @click.option(
     "--protect-residual",
     is_flag=True,
     help="Prune only inside residual blocks: what an addition shares stays.",
 )
-@click.option(
-    "--calibration",
-    default="minmax",
-    show_default=True,
-    help="minmax, percentile, mse, entropy, aciq or hwgq.",
-)
-@click.option("--calibration-samples", type=click.IntRange(min=1), default=500, show_default=True)
 @click.option(
     "--finetune-epochs",
     type=click.IntRange(min=0),
@@ -124,18 +149,6 @@ def _layer_ratios(
     help="Of those, how many come before pruning.",
 )
 @click.option(
-    "--qat-epochs",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="Quantization-aware; 0 quantizes after training.",
-)
-@click.option(
-    "--repair",
-    metavar="NAME[,NAME]",
-    help="After post-training quantization: equalize, adaround, and bias or bias-analytic; docs/quantizers.",
-)
-@click.option(
     "--optimizer",
     type=click.Choice(["adam", "muon", "sgd"]),
     default="adam",
@@ -148,12 +161,6 @@ def _layer_ratios(
     type=float,
     help="Relative to the size of each tensor (with sgd: as it is); by default 0.003, with muon 0.01.",
 )
-@click.option(
-    "--qat-learning-rate",
-    type=click.FloatRange(min=0.0, min_open=True),
-    help="Of the quantization-aware training; by default a tenth of --learning-rate, with binary layers all"
-    " of it.",
-)
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
     "--loss",
@@ -162,6 +169,49 @@ def _layer_ratios(
     help="cross_entropy, mse, or package.module:function(outputs, labels).",
 )
 @click.option("--augment", help="package.module:function(x, generator), applied to every batch.")
+@click.option(
+    "--batch-norm/--no-batch-norm",
+    default=True,
+    show_default=True,
+    help="Normalize over the batch while training, and fold that away.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    default="float32",
+    show_default=True,
+    help="Of the products in training.",
+)
+@click.option("--distill", is_flag=True, help="Let the float model teach, as it is after --warmup-epochs.")
+@click.option(
+    "--distill-weight",
+    type=click.FloatRange(0.0, 1.0),
+    default=0.5,
+    show_default=True,
+    help="The teacher's share of the loss; the labels have the rest.",
+)
+@click.option(
+    "--distill-temperature",
+    type=click.FloatRange(min=0.0, min_open=True),
+    default=4.0,
+    show_default=True,
+    help="Softens what the teacher says.",
+)
+@click.option("--checkpoint", help="A .safetensors file; training goes on from it where it exists.")
+@click.option("--seed", type=int, default=0, show_default=True)
+@click.option(
+    "--qat-epochs",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Quantization-aware; 0 quantizes after training.",
+)
+@click.option(
+    "--qat-learning-rate",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Of the quantization-aware training; by default a tenth of --learning-rate, with binary layers all"
+    " of it.",
+)
 @click.option(
     "--qat-ranges",
     type=click.Choice(
@@ -195,45 +245,6 @@ def _layer_ratios(
     help="Gradient of signs there: 2 - 2|u| between the levels (polynomial, the default), 1 there (hardtanh),"
     " 1 within twice the levels (wide), or above the lower one (relu).",
 )
-@click.option(
-    "--batch-norm/--no-batch-norm",
-    default=True,
-    show_default=True,
-    help="Normalize over the batch while training, and fold that away.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    default="float32",
-    show_default=True,
-    help="Of the products in training.",
-)
-@click.option("--distill", is_flag=True, help="Let the float model teach, as it is after --warmup-epochs.")
-@click.option(
-    "--distill-weight",
-    type=click.FloatRange(0.0, 1.0),
-    default=0.5,
-    show_default=True,
-    help="The teacher's share of the loss; the labels have the rest.",
-)
-@click.option(
-    "--distill-temperature",
-    type=click.FloatRange(min=0.0, min_open=True),
-    default=4.0,
-    show_default=True,
-    help="Softens what the teacher says.",
-)
-@click.option("--checkpoint", help="A .safetensors file; training goes on from it where it exists.")
-@click.option("--seed", type=int, default=0, show_default=True)
-@click.option(
-    "--max-accuracy-drop",
-    type=click.FloatRange(0.0, 1.0),
-    help="A fraction; more is exit 1, and nothing is written.",
-)
-@click.option("--force", is_flag=True, help="Write the files even so.")
-@click.option("--target", default="cortex-m4", show_default=True, help=TARGET)
-@click.option("--debug-layers", is_flag=True, help="Print the error of every layer.")
-@data_options
 @json_option
 def compress_command(
     model: str, weights: str | None, folder: str, as_json: bool, debug_layers: bool, **given: Any
@@ -241,9 +252,8 @@ def compress_command(
     """Makes a float MODEL small: prunes channels, trains, quantizes to int8 or fewer bits, and measures.
 
     Writes model.onnx (QDQ), model.tflite and report.json into the output folder; `export-c` takes either
-    model on. TFLite has weights of 8 and 4 bits only, so other forms leave model.tflite out, as
-    uneven levels do. Training needs
-    the extra 'train'.
+    model on. TFLite has weights of 8 and 4 bits only, so other forms leave model.tflite out, as uneven
+    levels do. Training needs the extra 'train'.
 
     \b
     Example:
