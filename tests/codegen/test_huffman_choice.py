@@ -15,9 +15,11 @@ from sweeps import by_turns
 from test_kernels_forms import needs_emulator
 
 from tinydeploy import api
+from tinydeploy.advice import Trial, advise
 from tinydeploy.backends.c import project
 from tinydeploy.backends.c.coded import AUTO, HUFFMAN, PACKED
 from tinydeploy.backends.c.project import ExportOptions, Project, make_project
+from tinydeploy.data import random_samples
 from tinydeploy.errors import DeployError
 from tinydeploy.export import DoesNotFitError
 from tinydeploy.ir.graph import Graph
@@ -26,6 +28,7 @@ from tinydeploy.measure import Job, Measurement, measure
 from tinydeploy.model import Model, graph_sha256
 from tinydeploy.plan.coding import STACK_BYTES
 from tinydeploy.targets import load_target
+from tinydeploy.verdict import Limits
 
 DIGITS = Path(__file__).resolve().parent.parent.parent / "fixtures" / "digits" / "digits_int8.tflite"
 
@@ -178,3 +181,23 @@ def test_another_word_is_refused(tmp_path: Path) -> None:
         api.export_c(as_model(single_op_graph("CONV_2D")), "cortex-m4", tmp_path, codebooks="gzip")
     assert found.value.where == "--codebooks"
     assert "packed, huffman, auto" in found.value.hint
+
+
+@pytest.mark.slow
+@needs_emulator
+def test_a_profile_over_its_flash_advises_coding() -> None:
+    coded = linked(skewed(), "cortex-m4", "flash", AUTO).sizes
+    assert coded is not None
+    target = load_target("cortex-m4")
+    options = ExportOptions("net", "cortex-m4", "flash", "0" * 64, dsp=True)
+    trial = Trial(
+        Job(skewed(), options, target.core), target, Limits(flash=coded.flash), random_samples(skewed(), 1, 0)
+    )
+    before = trial.measure()
+    (advice,) = [a for a in advise(trial, before, trial.judge(before)) if a.kind == "codebooks"]
+    assert advice.fits and advice.command == "--codebooks auto"
+    assert f"{coded.flash:,} B" in advice.text
+    # Where RAM has no room for what is decoded, there is nothing to advise.
+    assert before.ram_bytes is not None
+    narrow = replace(trial, limits=replace(trial.limits, ram=before.ram_bytes))
+    assert not [a for a in advise(narrow, before, narrow.judge(before)) if a.kind == "codebooks"]

@@ -106,7 +106,7 @@ def test_another_setting_stands_before_pruning() -> None:
     assert found[0].kind == "optimize"
     assert found[0].fits
     setting = found[0].command.removeprefix("--optimize ")
-    again = t.measure(optimize=setting)
+    again = t.measure(options=replace(t.job.options, optimize=setting))
     assert judge(again, t.target, t.limits).fits
     assert again.sizes is not None
     assert f"{again.sizes.flash:,} B" in found[0].text

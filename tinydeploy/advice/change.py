@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from tinydeploy.backends.c.project import ExportOptions
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Job, Measurement, measure
 from tinydeploy.targets import Target
 from tinydeploy.verdict import Limits, Resource, Verdict, amount_text, judge
 
-Kind = Literal["optimize", "weights-in-ram", "prune", "none"]
+Kind = Literal["optimize", "codebooks", "weights-in-ram", "prune", "none"]
 
 
 @dataclass(frozen=True)
@@ -27,14 +28,9 @@ class Trial:
     limits: Limits
     inputs: tuple[Array, ...]
 
-    def measure(self, *, optimize: str | None = None, graph: Graph | None = None) -> Measurement:
-        """Builds and runs the model with another setting or with another graph of the same inputs."""
-        options = self.job.options
-        job = replace(
-            self.job,
-            options=options if optimize is None else replace(options, optimize=optimize),
-            graph=graph or self.job.graph,
-        )
+    def measure(self, *, options: ExportOptions | None = None, graph: Graph | None = None) -> Measurement:
+        """Builds and runs the model with other options or with another graph of the same inputs."""
+        job = replace(self.job, options=options or self.job.options, graph=graph or self.job.graph)
         return measure(job, self.inputs, prove=False)
 
     def judge(self, m: Measurement) -> Verdict:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from tinydeploy.advice.change import Advice, Trial
 from tinydeploy.advice.pruning import prune_to_fit, smallest_needs
-from tinydeploy.advice.settings import Setting, move_weights, other_settings
+from tinydeploy.advice.settings import Setting, code_codebooks, move_weights, other_settings
 from tinydeploy.measure import Measurement, Progress, silent
 from tinydeploy.verdict import Verdict
 
@@ -17,8 +17,8 @@ def advise(
     """What would make a model fit that does not.
 
     What suffices stands before what only helps; among equals what costs no accuracy stands first (another
-    --optimize, the fastest one first, then weights in RAM), and then pruning, which asks for training. Each
-    entry was built and run.
+    --optimize, the fastest one first, then coded codebooks and weights in RAM), and then pruning, which asks
+    for training. Each entry was built and run.
 
     Args:
         before: the measurement that does not fit, and `found` the verdict on it.
@@ -31,8 +31,8 @@ def advise(
     progress("trying other settings", 0, 2)
     settings = sorted(other_settings(trial, before, found), key=lambda s: s.measurement.instructions or 0)
     advice = [setting.advice for setting in settings]
-    moved = move_weights(trial, before, found)
-    advice += [] if moved is None else [moved]
+    others = (code_codebooks(trial, before, found), move_weights(trial, before, found))
+    advice += [entry for entry in others if entry is not None]
     progress("trying fewer channels", 1, 2)
     pruned = list(prune_to_fit(trial, before, found))
     if not pruned and not any(entry.fits for entry in advice):

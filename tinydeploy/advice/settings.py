@@ -1,4 +1,4 @@
-"""Changes that leave the network as it is: another --optimize, and weights in RAM."""
+"""Changes that leave the network as it is: another --optimize, coded codebooks, and weights in RAM."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from tinydeploy.advice.change import Advice, Trial, effect_text
+from tinydeploy.backends.c.coded import AUTO, PACKED
 from tinydeploy.backends.c.model import Model
 from tinydeploy.backends.c.project import lower_project
 from tinydeploy.errors import DeployError
@@ -32,7 +33,7 @@ def other_settings(trial: Trial, before: Measurement, found: Verdict) -> Iterato
             if _firmware(lowered, setting) in seen:
                 continue
             seen.add(_firmware(lowered, setting))
-            m = trial.measure(optimize=setting)
+            m = trial.measure(options=replace(options, optimize=setting))
         except DeployError:
             # Advice must not end a profile that has an answer.
             continue
@@ -41,6 +42,27 @@ def other_settings(trial: Trial, before: Measurement, found: Verdict) -> Iterato
             text = f"--optimize {setting}: {effect_text(found, after)}{_price(before, m)}"
             advice = Advice("optimize", bool(after.fits), text, f"--optimize {setting}", after)
             yield Setting(setting, advice, m)
+
+
+def code_codebooks(trial: Trial, before: Measurement, found: Verdict) -> Advice | None:
+    """Huffman-coded codebook indices, where flash is over and coding them saves some within the RAM."""
+    ram = trial.limits.on(trial.target.board).ram
+    options = replace(trial.job.options, codebooks=AUTO, ram=ram)
+    if trial.job.options.codebooks != PACKED or not any(n.resource == "flash" for n in found.over):
+        return None
+    try:
+        if lower_project(trial.job.graph, options).coding is None:
+            return None
+        m = trial.measure(options=options)
+    except DeployError:
+        # Advice must not end a profile that has an answer.
+        return None
+    after = trial.judge(m)
+    if not any(n.resource == "flash" and _less(n, after) for n in found.over):
+        return None
+    option = f"--codebooks {AUTO}"
+    text = f"{option}: {effect_text(found, after)}{_price(before, m)}; RAM becomes {m.ram_bytes:,} B"
+    return Advice("codebooks", bool(after.fits), text, option, after)
 
 
 def _firmware(model: Model, optimize: str) -> tuple[object, ...]:
