@@ -183,7 +183,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--float", type=Path, help="weights of the float network, .safetensors")
     parser.add_argument("--float-epochs", type=int, help="50 and 120 by default")
     parser.add_argument("--rows", nargs="+", default=list(rows()), choices=list(rows()), metavar="ROW")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--epochs", type=int, help="of each unit; by default 2 or 4, by the row")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, help="by default 0.002 or 0.003, by the row")

@@ -46,10 +46,10 @@ def other_settings(trial: Trial, before: Measurement, found: Verdict) -> Iterato
 
 def code_codebooks(trial: Trial, before: Measurement, found: Verdict) -> Advice | None:
     """Huffman-coded codebook indices, where flash is over and coding them saves some within the RAM."""
-    ram = trial.limits.on(trial.target.board).ram
-    options = replace(trial.job.options, codebooks=AUTO, ram=ram)
     if trial.job.options.codebooks != PACKED or not any(n.resource == "flash" for n in found.over):
         return None
+    ram = trial.limits.on(trial.target.board).ram
+    options = replace(trial.job.options, codebooks=AUTO, ram=ram)
     try:
         if lower_project(trial.job.graph, options).coding is None:
             return None
@@ -61,7 +61,8 @@ def code_codebooks(trial: Trial, before: Measurement, found: Verdict) -> Advice 
     if not any(n.resource == "flash" and _less(n, after) for n in found.over):
         return None
     option = f"--codebooks {AUTO}"
-    text = f"{option}: {effect_text(found, after)}{_price(before, m)}; RAM becomes {m.ram_bytes:,} B"
+    becomes = "" if m.ram_bytes is None else f"; RAM becomes {m.ram_bytes:,} B"
+    text = f"{option}: {effect_text(found, after)}{_price(before, m)}{becomes}"
     return Advice("codebooks", bool(after.fits), text, option, after)
 
 

@@ -153,8 +153,8 @@ def _layer_ratios(
     type=click.Choice(["adam", "muon", "sgd"]),
     default="adam",
     show_default=True,
-    help="Of --finetune-epochs. muon makes the steps of weight matrices orthogonal, and learns more in as"
-    " many epochs where a network is far from its best, such as after pruning.",
+    help="muon makes the steps of weight matrices orthogonal, and learns more in as many epochs where a"
+    " network is far from its best, such as after pruning; quantization-aware epochs have adam then.",
 )
 @click.option(
     "--learning-rate",

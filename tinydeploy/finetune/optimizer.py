@@ -29,22 +29,23 @@ def make_optimizer(module: Trainable, options: TrainOptions) -> torch.optim.Opti
     """
     import torch
 
-    groups = [_group(name, p, module, options) for name, p in module.named_parameters() if p.requires_grad]
+    named = {name: p for name, p in module.named_parameters() if p.requires_grad}
+    groups = {name: _group(name, p, module, options) for name, p in named.items()}
     if options.optimizer == "sgd":
         momentum = options.momentum
-        return torch.optim.SGD(groups, options.learning_rate, momentum, nesterov=momentum > 0)
+        return torch.optim.SGD(groups.values(), options.learning_rate, momentum, nesterov=momentum > 0)
     if options.optimizer == "adam":
-        return torch.optim.AdamW(groups, options.learning_rate)
+        return torch.optim.AdamW(groups.values(), options.learning_rate)
     from tinydeploy.finetune.muon import Muon
 
-    matrices, normalized = _matrices(module)
-    for group, name in zip(groups, [n for n, p in module.named_parameters() if p.requires_grad], strict=True):
-        (p,) = group["params"]
-        if name in matrices:
-            size = float(p.detach().double().norm()) or _LEAST_SIZE * p.numel() ** 0.5
-            group.update(size=module.pace(name) * size, orthogonal=True)
-            group["length"] = size if name in normalized else None
-    return Muon(groups, options.learning_rate)
+    for name, normalized in _matrices(module).items():
+        if name not in named:
+            continue
+        p = named[name]
+        size = float(p.detach().double().norm()) or _LEAST_SIZE * p.numel() ** 0.5
+        length = size if normalized else None
+        groups[name].update(size=module.pace(name) * size, orthogonal=True, length=length)
+    return Muon(list(groups.values()), options.learning_rate)
 
 
 def _group(name: str, p: Tensor, module: Trainable, options: TrainOptions) -> dict[str, Any]:
@@ -53,9 +54,9 @@ def _group(name: str, p: Tensor, module: Trainable, options: TrainOptions) -> di
     return {"params": [p], "weight_decay": decay, "size": module.pace(name) * size}
 
 
-def _matrices(module: Trainable) -> tuple[set[str], set[str]]:
-    """Parameters whose outputs all see the same inputs, the last layer's not among them; and of these, those
-    whose length does not matter, because a batch normalization follows.
+def _matrices(module: Trainable) -> dict[str, bool]:
+    """Parameters whose outputs all see the same inputs, the last layer's not among them; and whether their
+    length does not matter, because a batch normalization follows.
 
     A depthwise filter is a small vector of its own, and what makes logits has one row a class: both are left
     to Adam, as Muon's authors leave a network's first and last layer.
@@ -63,19 +64,17 @@ def _matrices(module: Trainable) -> tuple[set[str], set[str]]:
     graph = module.graph
     names = {id(p): name for name, p in module.named_parameters()}
     logits = module.logits_name()[0]
-    matrices, normalized = set(), set()
+    matrices: dict[str, bool] = {}
     for node in graph.nodes:
         if not isinstance(node.op, ops.Conv2D | ops.FullyConnected) or node.outputs[0] == logits:
             continue
         weights = str(node.inputs[1])
         if not graph.value(weights).is_constant:
             continue
-        name = names[id(module.weight(weights))]
-        matrices.add(name)
         # Under simulated integers the length is what the scales were made for.
-        if module.simulation is None and module.is_normalized(node.name):
-            normalized.add(name)
-    return matrices, normalized
+        normalized = module.simulation is None and module.is_normalized(node.name)
+        matrices[names[id(module.weight(weights))]] = normalized
+    return matrices
 
 
 def _root_mean_square(p: Tensor) -> float:
