@@ -13,6 +13,7 @@ from tinydeploy.compression import Compression, CompressOptions, Inputs
 from tinydeploy.compression.bits_search import Budget, Search, bits_option
 from tinydeploy.compression.pruning import PruneOptions
 from tinydeploy.data import DataSource, fit_samples, open_dataset
+from tinydeploy.errors import DeployError
 from tinydeploy.export import write_files
 from tinydeploy.finetune import TrainOptions
 from tinydeploy.finetune.options import LEARNING_RATES, Optimizer, Precision
@@ -70,6 +71,7 @@ def compress(
     distill: bool = False,
     distill_weight: float = 0.5,
     distill_temperature: float = 4.0,
+    distill_features: float = 0.0,
     checkpoint: str | None = None,
     seed: int = 0,
     repair: str | None = None,
@@ -109,6 +111,8 @@ def compress(
         DeployError: the model is quantized already, the data does not fit, a goal cannot be reached.
         MissingExtraError: training is asked for without the extra `train`.
     """
+    if distill_features and not distill:
+        raise DeployError("compares with a teacher", where="--distill-features", hint="add --distill")
     where = load_target(target)
     goal = parse_goal(prune)
     auto, budget = bits_option(bits, max_accuracy_drop, bits_budget)
@@ -154,6 +158,7 @@ def compress(
             precision=precision,
             distill_weight=distill_weight,
             temperature=distill_temperature,
+            feature_weight=distill_features,
             checkpoint=None if checkpoint is None else Path(checkpoint),
         ),
         qat_learning_rate=qat_learning_rate,

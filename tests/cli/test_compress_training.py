@@ -147,6 +147,14 @@ def test_the_weight_and_temperature_of_the_teacher_count() -> None:
     assert not differ(compressed(**given, distill_weight=0.0), compressed(prune="0.25", finetune_epochs=1))
 
 
+def test_features_are_compared_with_a_teacher_and_in_residual_blocks_only() -> None:
+    with pytest.raises(DeployError, match="--distill-features.*\n.*add --distill"):
+        compressed(distill_features=1.0)
+    # A chain of layers has no residual sums.
+    with pytest.raises(DeployError, match="--protect-residual"):
+        compressed(prune="0.25", finetune_epochs=1, distill=True, distill_features=1.0)
+
+
 def test_progress_tells_epoch_loss_and_accuracy_step_by_step() -> None:
     seen: list[tuple[str, int, int]] = []
     compressed(finetune_epochs=2, progress=lambda *what: seen.append(what))

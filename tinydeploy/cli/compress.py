@@ -197,6 +197,14 @@ def _layer_ratios(
     show_default=True,
     help="Softens what the teacher says.",
 )
+@click.option(
+    "--distill-features",
+    type=click.FloatRange(min=0.0),
+    default=0.0,
+    show_default=True,
+    help="With --distill, how much the sums of residual blocks are to be like the teacher's; 4 is a start."
+    " Needs --protect-residual.",
+)
 @click.option("--checkpoint", help="A .safetensors file; training goes on from it where it exists.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(

@@ -12,12 +12,13 @@ import numpy as np
 
 from tinydeploy.errors import DeployError
 from tinydeploy.finetune import checkpoint
-from tinydeploy.finetune.loss import LossFunction, distillation, make_loss, prepare_labels
+from tinydeploy.finetune.loss import LossFunction, make_loss, prepare_labels
 from tinydeploy.finetune.optimizer import make_optimizer
 from tinydeploy.finetune.options import Epoch, Progress, TrainOptions, TrainProgress, TrainResult
+from tinydeploy.finetune.teacher import Teacher
 from tinydeploy.hooks import load_hook
 from tinydeploy.ir.types import Array
-from tinydeploy.trainable import make_trainable, require_torch
+from tinydeploy.trainable import require_torch
 
 if TYPE_CHECKING:
     import torch
@@ -89,7 +90,10 @@ class _Run:
             self.augment = load_hook(options.augment, "the augmentation")
         self.device = _device(options.device)
         self.steps = -(-len(self.x) // options.batch_size)
-        self.teacher = None if options.distill_from is None else make_trainable(options.distill_from)
+        self.logits = module.logits_name()
+        self.teacher: Teacher | None = None
+        if options.distill_from is not None:
+            self.teacher = Teacher(options.distill_from, module.graph, options)
 
     def run(self) -> TrainResult:
         import torch  # noqa: PLC0415  # heavy, and an optional extra
@@ -104,7 +108,7 @@ class _Run:
             mark = checkpoint.fingerprint(module, self.x, self.y, options)
             module.to(self.device)
             if self.teacher is not None:
-                self.teacher.to(self.device).eval()
+                self.teacher.to(self.device)
             optimizer = make_optimizer(module, options)
             if options.checkpoint is not None:
                 history = checkpoint.load(options.checkpoint, module, optimizer, mark)
@@ -187,15 +191,14 @@ class _Run:
 
         x, y = self._batch(chosen, generator), torch.from_numpy(self.y[chosen]).to(self.device)
         optimizer.zero_grad(set_to_none=True)
+        name, factor = self.logits
         with self._precision():
-            z = self.module.logits(x).reshape(len(x), -1)
-        z = z.float()
+            seen = self.module.values(x)
+            answer = None if self.teacher is None else self.teacher.answer(x)
+        z = (seen[name] * factor).reshape(len(x), -1).float()
         loss = self.loss(z, y)
-        if self.teacher is not None:
-            share = self.options.distill_weight
-            with torch.no_grad(), self._precision():
-                wanted = self.teacher.logits(x).reshape(len(x), -1)
-            loss = (1.0 - share) * loss + share * distillation(z, wanted.float(), self.options)
+        if self.teacher is not None and answer is not None:
+            loss = self.teacher.joined(loss, z, seen, answer)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DeployError(

@@ -35,6 +35,8 @@ class TrainOptions:
         distill_from: a float graph whose outputs are imitated (KL divergence), or None.
         temperature: of the distillation.
         distill_weight: its share of the loss, in [0, 1].
+        feature_weight: of the distance between its residual sums and those of `distill_from`; 0 compares
+            none.
         augment: `package.module:function`, called as function(x, generator) with x of shape
             (samples, *shape of the input value), NHWC; returns as much.
         batch_norm: normalize over the batch behind each convolution while training, and fold that away at
@@ -58,6 +60,7 @@ class TrainOptions:
     distill_from: Graph | None = None
     temperature: float = 4.0
     distill_weight: float = 0.5
+    feature_weight: float = 0.0
     augment: str | None = None
     batch_norm: bool = True
     precision: Precision = "float32"
@@ -77,6 +80,7 @@ class TrainOptions:
             (self.clip_norm is None or self.clip_norm > 0.0, f"a gradient norm of {self.clip_norm}"),
             (self.temperature > 0.0, f"a temperature of {self.temperature}"),
             (0.0 <= self.distill_weight <= 1.0, f"a distillation weight of {self.distill_weight}"),
+            (0.0 <= self.feature_weight < float("inf"), f"a weight of features of {self.feature_weight}"),
         )
         for fits, what in limits:
             if not fits:
