@@ -134,6 +134,8 @@ def test_binary_layers_are_trained_at_the_whole_learning_rate() -> None:
     }
     usual = TrainOptions().learning_rate
     assert rates == {"binary": usual, "ternary": 0.1 * usual, "linear:2": 0.1 * usual}
+    # Quantization-aware training has Adam then, and so a rate of Adam.
+    assert CompressOptions(train=TrainOptions(optimizer="muon", learning_rate=1e-2)).qat_rate == 0.1 * usual
     given = CompressOptions(recipe=make_recipe(scheme="binary"), qat_learning_rate=1e-4)
     assert given.qat_rate == 1e-4
 

@@ -16,6 +16,7 @@ from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import evaluate
 from tinydeploy.finetune import TrainOptions
+from tinydeploy.finetune.options import LEARNING_RATES
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.show import form_text
 from tinydeploy.ir.verify import graph_macs
@@ -53,8 +54,9 @@ class CompressOptions:
             where `distill` is set.
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
-        qat_learning_rate: of the quantization-aware training; None takes QAT_SHARE of that of `train`, and
-            all of it for a recipe with signs, which take the network far from where float training left it.
+        qat_learning_rate: of the quantization-aware training; None takes QAT_SHARE of that of `train`, of
+            Adam's own where that is Muon's, and all of it for a recipe with signs, which take the network
+            far from where float training left it.
         qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
         distill: let the float model teach (KL divergence), as it is after the warm-up.
         repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
@@ -81,7 +83,8 @@ class CompressOptions:
         """The learning rate of the quantization-aware training."""
         if self.qat_learning_rate is not None:
             return self.qat_learning_rate
-        return (1.0 if self.recipe.binary else QAT_SHARE) * self.train.learning_rate
+        rate = LEARNING_RATES["adam"] if self.train.optimizer == "muon" else self.train.learning_rate
+        return (1.0 if self.recipe.binary else QAT_SHARE) * rate
 
 
 @dataclass(frozen=True)
