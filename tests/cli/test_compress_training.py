@@ -150,7 +150,7 @@ def test_the_weight_and_temperature_of_the_teacher_count() -> None:
 
 
 def test_features_are_compared_with_a_teacher_and_in_residual_blocks_only() -> None:
-    with pytest.raises(DeployError, match="--distill-features.*\n.*add --distill"):
+    with pytest.raises(DeployError, match=r"--distill-features.*\n.*add --distill"):
         compressed(distill_features=1.0)
     # A chain of layers has no residual sums.
     with pytest.raises(DeployError, match="--protect-residual"):

@@ -50,3 +50,20 @@ def test_the_time_left_is_that_of_the_stage(capsys: pytest.CaptureFixture[str]) 
     clock.now += 10.0
     report("training: epoch 1", 10, 100)
     assert capsys.readouterr().err == "training: epoch 1 (10 of 100, 2 min left)\n"
+
+
+@pytest.mark.parametrize("second", [100, 400])
+def test_a_second_training_starts_its_time_anew(second: int, capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    report = log_lines(clock)
+    for step in range(1, 101):
+        clock.now += 1.0
+        report("training: epoch 1", step, 100)
+    capsys.readouterr()
+    report("training: epoch 1", 0, second)
+    for step in range(1, 41):
+        clock.now += 1.0
+        report("training: epoch 1", step, second)
+    left = second - 20
+    shown = f"{left} s" if left < 90 else f"{left / 60:.0f} min"
+    assert capsys.readouterr().err == f"training: epoch 1 (20 of {second}, {shown} left)\n"

@@ -217,8 +217,8 @@ def _layer_ratios(
 @click.option(
     "--qat-learning-rate",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Of the quantization-aware training; by default a tenth of --learning-rate (of 0.003 with muon), with"
-    " binary layers all of it.",
+    help="Of the quantization-aware training; by default a tenth of --learning-rate (of 0.003 with muon), and"
+    " all of it with binary layers.",
 )
 @click.option(
     "--qat-ranges",

@@ -48,14 +48,15 @@ def progress_bar() -> Iterator[Progress]:
 def log_lines(clock: Callable[[], float]) -> Progress:
     """A Progress that writes what is being done and the time left, at most every half minute."""
     started = told = clock()
-    stage, stage_started = "", started
+    stage, stage_started, before = ("", 0), started, 0
 
     def report(what: str, done: int, total: int) -> None:
-        nonlocal told, stage, stage_started
+        nonlocal told, stage, stage_started, before
         now = clock()
-        # The words behind the colon change with each step.
-        if what.partition(":")[0] != stage:
-            stage, stage_started = what.partition(":")[0], now
+        # The words behind the colon change with each step; one training may follow another of the same name.
+        if (what.partition(":")[0], total) != stage or done < before:
+            stage, stage_started = (what.partition(":")[0], total), now
+        before = done
         if now - told < _LINE_SECONDS:
             return
         told = now
