@@ -158,6 +158,9 @@ def detached(outputs, labels):
 
 def shift(x, generator):
     return x + torch.rand(1, generator=generator)
+
+def far(x, generator):
+    return 3.0 * x
 """
 
 
@@ -180,6 +183,19 @@ def test_the_user_s_own_loss_and_augmentation(hooks: str) -> None:
     assert not np.array_equal(first[0], weights(plain)[0])
     with pytest.raises(DeployError, match="depends on the outputs"):
         trained(graph, data, dataclasses.replace(options, loss=f"{hooks}:detached"))
+
+
+def test_statistics_are_those_of_samples_that_are_not_augmented(hooks: str) -> None:
+    graph, data = task()
+    # Nothing is learned at this rate, so what moves the outputs is what the normalizations settle on.
+    options = dataclasses.replace(
+        OPTIONS, epochs=1, learning_rate=1e-12, batch_norm=True, augment=f"{hooks}:far"
+    )
+    module = trained(graph, data, options)[0]
+    assert module.norms
+    before, after = run(graph, [data[0]])[0], run(module.to_graph(), [data[0]])[0]
+    # In the mean over batches, so not to the last bit.
+    assert np.abs(after - before).max() < 0.1 * np.abs(before).max()
 
 
 def test_the_gradient_of_a_weight_is_what_the_loss_does_when_it_moves() -> None:

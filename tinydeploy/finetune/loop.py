@@ -140,20 +140,20 @@ class _Run:
             module.normalize(few, module.statistics())
 
     def _settling(self) -> Iterator[Tensor]:
-        """Batches as training saw them, in an order of their own."""
+        """Batches in an order of their own, as they are: augmented ones have statistics that no image has."""
         import torch  # noqa: PLC0415
 
         generator = torch.Generator().manual_seed(self.options.seed)
         order = torch.randperm(len(self.x), generator=generator).numpy()
         size = self.options.batch_size
         for start in range(0, min(len(order), _SETTLING * size), size):
-            yield self._batch(np.sort(order[start : start + size]), generator)
+            yield self._batch(np.sort(order[start : start + size]), None)
 
-    def _batch(self, chosen: Array, generator: torch.Generator) -> Tensor:
+    def _batch(self, chosen: Array, generator: torch.Generator | None) -> Tensor:
         import torch  # noqa: PLC0415
 
         x = torch.from_numpy(self.x[chosen])
-        if self.augment is not None:
+        if self.augment is not None and generator is not None:
             x = self.augment(x, generator)
         return x.to(self.device)
 
