@@ -1,6 +1,6 @@
 """The accuracy table of the README: quantized as they are, and ResNet-8 trained whole and at half its MACs.
 
-    python benchmarks/accuracy.py MODELS DATA OUT [--epochs 100] [--train]
+    python benchmarks/accuracy.py MODELS DATA OUT [--epochs 64] [--train]
 
 MODELS is the folder with the float .tflite files, DATA what `benchmarks/prepare.py` wrote. Without --train
 only the two quantizations run; with it the two trainings too (40 to 50 minutes of one core each).
@@ -23,7 +23,7 @@ RECIPE = (
 )
 HALF = (
     *("--prune", "macs=50%", "--cost-aware", "--protect-residual", "--prune-divisor", "2"),
-    *("--warmup-epochs", "30", "--distill", "--distill-weight", "0.9", "--distill-features", "5"),
+    *("--warmup-epochs", "36", "--distill", "--distill-weight", "0.9", "--distill-features", "5"),
 )
 
 
@@ -40,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     for name in ("models", "data", "out"):
         parser.add_argument(name, type=Path)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=64)
     parser.add_argument("--train", action="store_true")
     given = parser.parse_args()
     image, speech = str(given.models / "ic_float.tflite"), str(given.models / "kws_float32.tflite")
