@@ -18,6 +18,7 @@ from tinydeploy.finetune import TrainOptions, finetune  # noqa: E402
 from tinydeploy.finetune.teacher import Teacher, relative_distance, shared_features  # noqa: E402
 from tinydeploy.frontends.torch import import_module  # noqa: E402
 from tinydeploy.ir.graph import Graph  # noqa: E402
+from tinydeploy.ir.types import constant  # noqa: E402
 from tinydeploy.ops import Add  # noqa: E402
 from tinydeploy.prune import find_groups, importance, remove, select_by_ratio  # noqa: E402
 from tinydeploy.prune.select import SelectOptions  # noqa: E402
@@ -61,16 +62,22 @@ def test_the_last_two_stages_are_compared_where_their_channels_stayed(whole: Gra
     assert shared_features(whole, half(whole, residual=True)) == ()
 
 
-def test_of_several_blocks_at_one_resolution_the_last_is_compared(whole: Graph) -> None:
-    # Twice the network's last sum, as a second block without weights would be.
+@pytest.mark.parametrize("constant_operand", [False, True])
+def test_the_last_block_at_a_resolution_is_compared_and_no_sum_with_a_constant(
+    whole: Graph, constant_operand: bool
+) -> None:
+    # Twice the network's last sum, as a second block without weights would be; or that and a constant.
     node = next(n for n in whole.nodes if n.outputs[0] == sums(whole)[-1])
-    name = "again"
-    again = dataclasses.replace(node, name=name, inputs=(node.outputs[0],) * 2, outputs=(name,))
+    before, name = whole.value(node.outputs[0]), "again"
+    offset = constant("offset", np.ones(before.shape, np.float32))
+    other = offset.name if constant_operand else before.name
+    again = dataclasses.replace(node, name=name, inputs=(before.name, other), outputs=(name,))
     place = whole.nodes.index(node) + 1
     nodes = (*whole.nodes[:place], again, *whole.nodes[place:])
-    value = dataclasses.replace(whole.value(node.outputs[0]), name=name)
-    deeper = dataclasses.replace(whole, nodes=nodes, values={**whole.values, name: value})
-    assert shared_features(deeper, deeper) == (sums(whole)[1], name)
+    values = {**whole.values, name: dataclasses.replace(before, name=name), offset.name: offset}
+    deeper = dataclasses.replace(whole, nodes=nodes, values=values)
+    last = before.name if constant_operand else name
+    assert shared_features(deeper, deeper) == (sums(whole)[1], last)
 
 
 def test_a_network_without_whole_sums_is_refused_by_name(whole: Graph) -> None:
