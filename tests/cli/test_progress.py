@@ -67,3 +67,15 @@ def test_a_second_training_starts_its_time_anew(second: int, capsys: pytest.Capt
     left = second - 20
     shown = f"{left} s" if left < 90 else f"{left / 60:.0f} min"
     assert capsys.readouterr().err == f"training: epoch 1 (20 of {second}, {shown} left)\n"
+
+
+def test_a_stage_that_begins_says_no_time_left(capsys: pytest.CaptureFixture[str]) -> None:
+    clock = Clock()
+    report = log_lines(clock)
+    report("scan: layer 1", 0, 10)
+    clock.now += 60.0
+    report("training: epoch 1", 1, 100)
+    assert capsys.readouterr().err == ""
+    clock.now += 3.0
+    report("training: epoch 1", 2, 100)
+    assert capsys.readouterr().err.startswith("training: epoch 1 (2 of 100, ")

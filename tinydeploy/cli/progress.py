@@ -57,7 +57,8 @@ def log_lines(clock: Callable[[], float]) -> Progress:
         if (what.partition(":")[0], total) != stage or done < before:
             stage, stage_started = (what.partition(":")[0], total), now
         before = done
-        if now - told < _LINE_SECONDS:
+        # Of a stage that begins nobody knows how long it takes.
+        if now - told < _LINE_SECONDS or now - stage_started < _QUIET_SECONDS:
             return
         told = now
         left = (now - stage_started) / max(done, 1) * (total - done)
