@@ -25,8 +25,8 @@ from low_bits import AUGMENT, Images, accuracy, float_graph, tell
 from tinydeploy.finetune import TrainOptions, batch_gradients, finetune
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.verify import graph_macs
-from tinydeploy.ops import Add
 from tinydeploy.prune import find_groups, importance, remove, select_by_ratio
+from tinydeploy.prune.residual import residual_sums
 from tinydeploy.prune.select import SelectOptions
 from tinydeploy.trainable import make_trainable
 
@@ -64,7 +64,7 @@ ROWS = {
 
 def pruned(graph: Graph, inside: tuple[int, int, int], data: Images) -> Graph:
     """With so many channels inside each block, the most important by Taylor's criterion."""
-    groups = find_groups(graph, tuple(n.name for n in graph.nodes if isinstance(n.op, Add)))
+    groups = find_groups(graph, tuple(n.name for n in residual_sums(graph)))
     chosen = np.sort(np.random.default_rng(0).permutation(len(data.x))[:4096])
     gradients = batch_gradients(graph, data.x[chosen], data.y[chosen], batch_size=16)
     scores = importance(graph, groups, "taylor", gradients=gradients)

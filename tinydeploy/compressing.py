@@ -22,6 +22,7 @@ from tinydeploy.jobs import export_options
 from tinydeploy.measure import Job, Progress, silent
 from tinydeploy.model import Model
 from tinydeploy.prune.goal import PruneGoal, parse_goal
+from tinydeploy.prune.residual import residual_sums
 from tinydeploy.prune.select import Scope, SelectOptions
 from tinydeploy.quantize.qat_options import Ranges, Rounding, SignGradient, WeightSteps, overridden
 from tinydeploy.quantize.recipe_file import make_recipe
@@ -111,8 +112,8 @@ def compress(
         DeployError: the model is quantized already, the data does not fit, a goal cannot be reached.
         MissingExtraError: training is asked for without the extra `train`.
     """
-    if distill_features and not distill:
-        raise DeployError("compares with a teacher", where="--distill-features", hint="add --distill")
+    if distill_features:
+        _check_features(model, distill, protect_residual or not (prune or prune_layers))
     where = load_target(target)
     goal = parse_goal(prune)
     auto, budget = bits_option(bits, max_accuracy_drop, bits_budget)
@@ -196,3 +197,14 @@ def _budget(goal: PruneGoal, cost: TargetCost | None) -> Budget | None:
     if cost is None:
         return None
     return Budget(cost, None, goal.amount) if goal.relative else Budget(cost, goal.amount)
+
+
+def _check_features(model: Model, distill: bool, kept: bool) -> None:
+    """Before anything is trained: a teacher, and residual sums that pruning leaves as they are."""
+    option = "--distill-features"
+    if not distill:
+        raise DeployError("compares with a teacher", where=option, hint="add --distill")
+    if not residual_sums(model.graph):
+        raise DeployError("has no residual blocks", where=model.path, hint=f"leave {option} out")
+    if not kept:
+        raise DeployError("compares whole residual sums", where=option, hint="add --protect-residual")

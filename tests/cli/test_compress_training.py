@@ -7,10 +7,12 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from test_prune import depthwise_separable
 
 from tinydeploy import api
 from tinydeploy.compression import CompressOptions
@@ -152,9 +154,15 @@ def test_the_weight_and_temperature_of_the_teacher_count() -> None:
 def test_features_are_compared_with_a_teacher_and_in_residual_blocks_only() -> None:
     with pytest.raises(DeployError, match=r"--distill-features.*\n.*add --distill"):
         compressed(distill_features=1.0)
-    # A chain of layers has no residual sums.
-    with pytest.raises(DeployError, match="--protect-residual"):
-        compressed(prune="0.25", finetune_epochs=1, distill=True, distill_features=1.0)
+    # Before anything is trained, though only what is pruned would be compared.
+    trained: list[str] = []
+    given = {"prune": "0.25", "finetune_epochs": 2, "warmup_epochs": 1, "distill": True}
+    with pytest.raises(DeployError, match="add --protect-residual"):
+        compressed(**given, distill_features=1.0, progress=lambda what, *_: trained.append(what))
+    assert not trained
+    chain = replace(api.load_model(MODEL), graph=depthwise_separable())
+    with pytest.raises(DeployError, match="no residual blocks"):
+        api.compress(chain, SAMPLES, distill=True, distill_features=1.0)
 
 
 def test_progress_tells_epoch_loss_and_accuracy_step_by_step() -> None:

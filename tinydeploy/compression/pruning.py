@@ -8,10 +8,9 @@ from typing import Protocol
 
 from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
-from tinydeploy.ir.graph import Graph, Node
+from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
 from tinydeploy.measure import Progress, silent
-from tinydeploy.ops import Add
 from tinydeploy.prune import (
     Groups,
     find_groups,
@@ -27,6 +26,7 @@ from tinydeploy.prune.goal import PruneGoal
 from tinydeploy.prune.groups import kept_channels
 from tinydeploy.prune.measured import select_by_loss
 from tinydeploy.prune.names import find_layers, group_ratios
+from tinydeploy.prune.residual import residual_sums
 from tinydeploy.prune.search import fewest_removed
 from tinydeploy.prune.select import SelectOptions, removal_order
 from tinydeploy.prune.sensitivity import Sensitivity, choose_ratios, scan_sensitivity
@@ -171,11 +171,7 @@ def _protected(graph: Graph, options: PruneOptions) -> tuple[str, ...]:
     named = find_layers(graph, options.protect, "--protect")
     if not options.protect_residual:
         return named
-    return (*named, *(n.name for n in graph.nodes if isinstance(n.op, Add) and len(_flowing(graph, n)) > 1))
-
-
-def _flowing(graph: Graph, node: Node) -> list[str]:
-    return [n for n in node.inputs if n is not None and not graph.value(n).is_constant]
+    return (*named, *(n.name for n in residual_sums(graph)))
 
 
 def _width(graph: Graph, layer: str) -> int:

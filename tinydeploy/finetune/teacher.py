@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from tinydeploy.errors import DeployError
 from tinydeploy.finetune.loss import distillation
 from tinydeploy.finetune.options import TrainOptions
-from tinydeploy.ir.graph import Graph, Node
-from tinydeploy.ops import Add
+from tinydeploy.ir.graph import Graph
+from tinydeploy.prune.residual import residual_sums
 from tinydeploy.trainable import make_trainable
 
 if TYPE_CHECKING:
@@ -84,19 +84,13 @@ def shared_features(teacher: Graph, student: Graph) -> tuple[str, ...]:
     There the student's channels mean what the teacher's do, since pruning kept them all.
     """
     found: dict[tuple[int, ...], str] = {}
-    for node in student.nodes:
+    for node in residual_sums(student):
         name = node.outputs[0]
         shape = student.value(name).shape
-        if _joins(student, node) and name in teacher.values and teacher.value(name).shape == shape:
+        if name in teacher.values and teacher.value(name).shape == shape:
             found.pop(shape[:-1], None)
             found[shape[:-1]] = name
     return tuple(found.values())[-STAGES:]
-
-
-def _joins(graph: Graph, node: Node) -> bool:
-    """Whether it adds two activations, and not a constant to one."""
-    given = [n for n in node.inputs if n is not None and not graph.value(n).is_constant]
-    return isinstance(node.op, Add) and len(given) > 1
 
 
 def relative_distance(a: Tensor, b: Tensor) -> Tensor:
