@@ -73,7 +73,6 @@ def compress(
     distill_weight: float = 0.5,
     distill_temperature: float = 4.0,
     distill_features: float = 0.0,
-    distill_views: int = 0,
     checkpoint: str | None = None,
     seed: int = 0,
     repair: str | None = None,
@@ -113,8 +112,6 @@ def compress(
         DeployError: the model is quantized already, the data does not fit, a goal cannot be reached.
         MissingExtraError: training is asked for without the extra `train`.
     """
-    if distill_views:
-        _check_views(distill, augment)
     if distill_features:
         _check_features(model, distill, protect_residual or not (prune or prune_layers))
     where = load_target(target)
@@ -163,7 +160,6 @@ def compress(
             distill_weight=distill_weight,
             temperature=distill_temperature,
             feature_weight=distill_features,
-            distill_views=distill_views,
             checkpoint=None if checkpoint is None else Path(checkpoint),
         ),
         qat_learning_rate=qat_learning_rate,
@@ -201,15 +197,6 @@ def _budget(goal: PruneGoal, cost: TargetCost | None) -> Budget | None:
     if cost is None:
         return None
     return Budget(cost, None, goal.amount) if goal.relative else Budget(cost, goal.amount)
-
-
-def _check_views(distill: bool, augment: str | None) -> None:
-    """Before anything is trained: a teacher, and views that differ."""
-    for given, missing in ((distill, "--distill"), (augment, "--augment")):
-        if not given:
-            raise DeployError(
-                "asks a teacher about augmented views", where="--distill-views", hint=f"add {missing}"
-            )
 
 
 def _check_features(model: Model, distill: bool, kept: bool) -> None:

@@ -29,8 +29,6 @@ BATCH = 50
 STEPS = 4
 """200 samples in batches of 50."""
 
-FLIP = "tinydeploy.finetune.augment:flip_and_shift"
-
 LOSS = """
 import os, signal
 from torch.nn import functional
@@ -165,21 +163,6 @@ def test_features_are_compared_with_a_teacher_and_in_residual_blocks_only() -> N
     chain = replace(api.load_model(MODEL), graph=depthwise_separable())
     with pytest.raises(DeployError, match="no residual blocks"):
         api.compress(chain, SAMPLES, distill=True, distill_features=1.0)
-
-
-def test_views_need_a_teacher_and_an_augmentation() -> None:
-    for given, missing in (({"augment": FLIP}, "--distill"), ({"distill": True}, "--augment")):
-        with pytest.raises(DeployError, match=rf"--distill-views.*\n.*add {missing}"):
-            compressed(**given, distill_views=2)
-
-
-def test_the_teacher_looks_at_every_sample_once_for_all_trainings() -> None:
-    seen: list[str] = []
-    given = {"prune": "0.25", "finetune_epochs": 3, "qat_epochs": 1, "prune_steps": 2}
-    options = {"distill": True, "distill_views": 2, "augment": FLIP}
-    heard = compressed(**given, **options, progress=lambda what, *_: seen.append(what))
-    assert seen.count("the teacher looks at every sample") == 2 * STEPS
-    assert differ(heard, compressed(**given, **{**options, "distill_views": 0}))
 
 
 def test_progress_tells_epoch_loss_and_accuracy_step_by_step() -> None:

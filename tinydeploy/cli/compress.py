@@ -205,14 +205,6 @@ def _layer_ratios(
     help="With --distill, how much the sums of residual blocks are to be like the teacher's; 4 is a start."
     " Needs --protect-residual.",
 )
-@click.option(
-    "--distill-views",
-    type=click.IntRange(min=0),
-    default=0,
-    show_default=True,
-    help="With --distill and --augment, how many views of each sample the teacher judges beforehand; their"
-    " mean joins what it says of the view at hand. 16 is a start.",
-)
 @click.option("--checkpoint", help="A .safetensors file; training goes on from it where it exists.")
 @click.option("--seed", type=int, default=0, show_default=True)
 @click.option(

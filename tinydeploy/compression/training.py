@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,14 +33,12 @@ class Trainer:
     Attributes:
         options: its epochs are ignored.
         distill: whether a teacher is listened to.
-        heard: what the teacher said over many views, once it was asked; all trainings have the same teacher.
     """
 
     samples: Samples
     options: TrainOptions
     distill: bool
     progress: Progress
-    heard: list[Array] = field(default_factory=list)
 
     def finetune(
         self, graph: Graph, epochs: int, *, teacher: Graph | None = None, checkpoint: str | None = None
@@ -67,8 +64,7 @@ class Trainer:
             checkpoint=None if checkpoint is None else self._checkpoint(checkpoint),
         )
         x, y = self._data()
-        shown = training_progress("training", self.progress)
-        finetune(trainable, x, y, options, shown, self._answers(options))
+        finetune(trainable, x, y, options, training_progress("training", self.progress))
         return trainable.to_graph()
 
     def quantization_aware(
@@ -105,8 +101,7 @@ class Trainer:
             checkpoint=self._checkpoint("qat"),
         )
         x, y = self._data()
-        shown = training_progress("quantization-aware training", self.progress)
-        finetune(trainable, x, y, options, shown, self._answers(options))
+        finetune(trainable, x, y, options, training_progress("quantization-aware training", self.progress))
         return trainable.to_quantized_graph(), trainable.to_graph()
 
     def recalibration(self, count: int) -> Callable[[Graph], StatisticsKeeper]:
@@ -121,17 +116,6 @@ class Trainer:
             return StatisticsKeeper(graph, x[chosen], y[chosen], loss=self.options.loss)
 
         return make
-
-    def _answers(self, options: TrainOptions) -> Array | None:
-        """What the teacher of these options says over many views, asked the first time only."""
-        from tinydeploy.finetune.views import mean_answers
-
-        if options.distill_from is None or not options.distill_views:
-            return None
-        if not self.heard:
-            shown = partial(self.progress, "the teacher looks at every sample")
-            self.heard.append(mean_answers(options.distill_from, self._data()[0], options, shown))
-        return self.heard[0]
 
     def _data(self) -> tuple[Array, Array]:
         if len(self.samples.inputs) != 1 or self.samples.labels is None:

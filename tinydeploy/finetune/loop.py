@@ -12,12 +12,10 @@ import numpy as np
 
 from tinydeploy.errors import DeployError
 from tinydeploy.finetune import checkpoint
-from tinydeploy.finetune.device import find_device, products_in
 from tinydeploy.finetune.loss import LossFunction, make_loss, prepare_labels
 from tinydeploy.finetune.optimizer import make_optimizer
 from tinydeploy.finetune.options import Epoch, Progress, TrainOptions, TrainProgress, TrainResult
 from tinydeploy.finetune.teacher import Teacher
-from tinydeploy.finetune.views import mean_answers
 from tinydeploy.hooks import load_hook
 from tinydeploy.ir.types import Array
 from tinydeploy.trainable import require_torch
@@ -40,7 +38,6 @@ def finetune(
     y: Array,
     options: TrainOptions | None = None,
     progress: Progress | None = None,
-    answers: Array | None = None,
 ) -> TrainResult:
     """Trains in place; the module comes back in evaluation mode, on the CPU.
 
@@ -50,7 +47,6 @@ def finetune(
     Args:
         x: float32 (samples, *shape of the graph's one input), NHWC as the engine takes it.
         y: class numbers (samples,), or values of the output's shape.
-        answers: what `mean_answers` gave for these samples; None asks it where the options have views.
 
     Raises:
         DeployError: data or options that do not fit, a hook that fails, or a loss that is not finite.
@@ -59,9 +55,7 @@ def finetune(
     require_torch("training")
     options = options or TrainOptions()
     options.check()
-    if answers is None and options.distill_from is not None and options.distill_views:
-        answers = mean_answers(options.distill_from, x, options)
-    return _Run(trainable, x, y, options, progress, answers).run()
+    return _Run(trainable, x, y, options, progress).run()
 
 
 @dataclass
@@ -81,15 +75,9 @@ class _Run:
     """One training from its start or from a checkpoint to its end."""
 
     def __init__(
-        self,
-        module: Trainable,
-        x: Array,
-        y: Array,
-        options: TrainOptions,
-        progress: Progress | None,
-        answers: Array | None,
+        self, module: Trainable, x: Array, y: Array, options: TrainOptions, progress: Progress | None
     ) -> None:
-        self.module, self.options, self.progress, self.answers = module, options, progress, answers
+        self.module, self.options, self.progress = module, options, progress
         check_data(module, x, y)
         outputs = math.prod(module.graph.value(module.graph.outputs[0]).shape)
         # PyTorch warns of arrays that cannot be written, such as those of a file that is mapped.
@@ -100,7 +88,7 @@ class _Run:
         self.augment: Augment | None = None
         if options.augment is not None:
             self.augment = load_hook(options.augment, "the augmentation")
-        self.device = find_device(options.device)
+        self.device = _device(options.device)
         self.steps = -(-len(self.x) // options.batch_size)
         self.logits = module.logits_name()
         self.teacher: Teacher | None = None
@@ -210,8 +198,7 @@ class _Run:
         z = (seen[name] * factor).reshape(len(x), -1).float()
         loss = self.loss(z, y)
         if self.teacher is not None and answer is not None:
-            mean = None if self.answers is None else torch.from_numpy(self.answers[chosen]).to(self.device)
-            loss = self.teacher.joined(loss, z, seen, answer, mean)
+            loss = self.teacher.joined(loss, z, seen, answer)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise DeployError(
@@ -230,7 +217,10 @@ class _Run:
             tally.correct += int((_predicted(z.detach()) == y).sum())
 
     def _precision(self) -> torch.autocast:
-        return products_in(self.options, self.device)
+        import torch  # noqa: PLC0415
+
+        enabled = self.options.precision == "bfloat16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def _tell(self, tally: _Tally, number: int, step: int, started: float, done: int) -> None:
         if self.progress is None:
@@ -260,3 +250,15 @@ def check_data(module: Trainable, x: Array, y: Array) -> None:
             f"x has the shape {x.shape} and y {y.shape}; the model takes [samples, *{list(shape)}]",
             where="training data",
         )
+
+
+def _device(name: str) -> torch.device:
+    import torch  # noqa: PLC0415
+
+    if name != "auto":
+        return torch.device(name)
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    torch.backends.cudnn.deterministic = True
+    torch.backends.cudnn.benchmark = False
+    return torch.device("cuda")

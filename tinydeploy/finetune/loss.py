@@ -89,24 +89,15 @@ def make_loss(kind: str) -> LossFunction:
     return call
 
 
-def softened(z: Tensor, options: TrainOptions) -> Tensor:
-    """Log-probabilities of logits (samples, outputs) at the temperature of the distillation."""
-    from torch.nn import functional  # noqa: PLC0415
-
-    return functional.log_softmax(z / options.temperature, dim=1)
-
-
-def distillation(student: Tensor, wanted: Tensor, options: TrainOptions) -> Tensor:
-    """T^2 KL(wanted || student / T), mean over samples.
+def distillation(student: Tensor, teacher: Tensor, options: TrainOptions) -> Tensor:
+    """T^2 KL(teacher / T || student / T), mean over samples.
 
     Source: Hinton, Vinyals, Dean, "Distilling the knowledge in a neural network" (2015), section 2: the
     factor T^2 keeps the size of the gradients when T changes.
-
-    Args:
-        student: logits (samples, outputs).
-        wanted: log-probabilities at the temperature (samples, outputs).
     """
     from torch.nn import functional  # noqa: PLC0415
 
-    distance = functional.kl_div(softened(student, options), wanted, reduction="batchmean", log_target=True)
-    return distance * options.temperature**2
+    t = options.temperature
+    log_student = functional.log_softmax(student / t, dim=1)
+    log_teacher = functional.log_softmax(teacher / t, dim=1)
+    return functional.kl_div(log_student, log_teacher, reduction="batchmean", log_target=True) * (t * t)

@@ -37,8 +37,6 @@ class TrainOptions:
         distill_weight: its share of the loss, in [0, 1].
         feature_weight: of the distance between its residual sums and those of `distill_from`; 0 compares
             none.
-        distill_views: how many augmented views of each sample the teacher judges beforehand; the mean counts
-            as much as what it says about the view at hand. 0 leaves that out.
         augment: `package.module:function`, called as function(x, generator) with x of shape
             (samples, *shape of the input value), NHWC; returns as much.
         batch_norm: normalize over the batch behind each convolution while training, and fold that away at
@@ -63,7 +61,6 @@ class TrainOptions:
     temperature: float = 4.0
     distill_weight: float = 0.5
     feature_weight: float = 0.0
-    distill_views: int = 0
     augment: str | None = None
     batch_norm: bool = True
     precision: Precision = "float32"
@@ -84,8 +81,6 @@ class TrainOptions:
             (self.temperature > 0.0, f"a temperature of {self.temperature}"),
             (0.0 <= self.distill_weight <= 1.0, f"a distillation weight of {self.distill_weight}"),
             (0.0 <= self.feature_weight < float("inf"), f"a weight of features of {self.feature_weight}"),
-            (self.distill_views >= 0, f"{self.distill_views} views"),
-            (not self.distill_views or self.augment is not None, "views that no augmentation makes"),
         )
         for fits, what in limits:
             if not fits:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from tinydeploy.errors import DeployError
-from tinydeploy.finetune.loss import distillation, softened
+from tinydeploy.finetune.loss import distillation
 from tinydeploy.finetune.options import TrainOptions
 from tinydeploy.ir.graph import Graph
 from tinydeploy.prune.residual import residual_sums
@@ -55,12 +55,7 @@ class Teacher:
             return self.module.values(x)
 
     def joined(
-        self,
-        loss: Tensor,
-        z: Tensor,
-        seen: Mapping[str, Tensor],
-        answer: Mapping[str, Tensor],
-        mean: Tensor | None = None,
+        self, loss: Tensor, z: Tensor, seen: Mapping[str, Tensor], answer: Mapping[str, Tensor]
     ) -> Tensor:
         """The loss by the labels, joined by what the teacher thinks of the batch.
 
@@ -69,13 +64,9 @@ class Teacher:
             z: the student's logits (samples, outputs), float32.
             seen: the student's activations by name.
             answer: the teacher's.
-            mean: probabilities over many views of these samples (samples, outputs), which count as much as
-                those of this view; see `views.mean_answers`.
         """
         name, factor = self.logits
-        wanted = softened((answer[name] * factor).reshape(len(z), -1).float(), self.options)
-        if mean is not None:
-            wanted = (0.5 * (wanted.exp() + mean)).log()
+        wanted = (answer[name] * factor).reshape(len(z), -1).float()
         share = self.options.distill_weight
         joined = (1.0 - share) * loss + share * distillation(z, wanted, self.options)
         for feature in self.features:
