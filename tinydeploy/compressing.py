@@ -96,9 +96,9 @@ def compress(
             layer's weights ("auto", "auto:6"), of each activation ("4:auto") or of both ("auto:auto") by
             `max_accuracy_drop` or by `bits_budget`, such as "flash=64k"; or `scheme`, the scheme of the
             weights, such as "codebook:4"; or `recipe`, a TOML file that says both by layer.
-        learning_rate: where it is None, that of the optimizer: 0.003, and 0.01 for "muon".
-        qat_learning_rate: of the quantization-aware training; where it is None a tenth of `learning_rate`
-            (of 0.003 with "muon"), with binary layers all of it.
+        learning_rate: where it is None, that of the optimizer: 0.02, 0.01 for "muon", 0.003 for "sgd".
+        qat_learning_rate: of the quantization-aware training; where it is None 0.0003, with
+            binary layers 0.003.
         qat_ranges, qat_weights, qat_rounding, qat_bits_from, qat_signs: see `QatOptions`; what is None is
             as the recipe says it.
         prune: a ratio, "auto" or a goal, as text: "0.3", "macs=50%", "latency=20ms".

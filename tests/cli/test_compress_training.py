@@ -17,7 +17,6 @@ from test_prune import depthwise_separable
 from tinydeploy import api
 from tinydeploy.compression import CompressOptions
 from tinydeploy.errors import DeployError
-from tinydeploy.finetune import TrainOptions
 from tinydeploy.quantize.recipe_file import make_recipe
 
 pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
@@ -118,10 +117,11 @@ def test_learned_and_running_ranges_are_two_trainings() -> None:
         compressed(qat_epochs=1, qat_ranges="guessed")
 
 
-def test_the_learning_rate_of_quantization_aware_training_is_a_tenth_unless_it_is_said() -> None:
+def test_quantization_aware_training_has_a_learning_rate_of_its_own() -> None:
+    # 0.01 is what `compressed` says for the training in float.
     usual = compressed(qat_epochs=1)
-    assert usual.to_json()["qat_learning_rate"] == 0.001
-    assert not differ(usual, compressed(qat_epochs=1, qat_learning_rate=0.001))
+    assert usual.to_json()["qat_learning_rate"] == 0.0003
+    assert not differ(usual, compressed(qat_epochs=1, qat_learning_rate=0.0003))
     faster = compressed(qat_epochs=1, qat_learning_rate=0.02)
     assert faster.to_json()["qat_learning_rate"] == 0.02
     assert differ(usual, faster)
@@ -129,15 +129,12 @@ def test_the_learning_rate_of_quantization_aware_training_is_a_tenth_unless_it_i
         compressed(qat_epochs=1, qat_learning_rate=-1.0)
 
 
-def test_binary_layers_are_trained_at_the_whole_learning_rate() -> None:
+def test_binary_layers_are_trained_at_ten_times_the_learning_rate() -> None:
     rates = {
         scheme: CompressOptions(recipe=make_recipe(scheme=scheme)).qat_rate
         for scheme in ("binary", "ternary", "linear:2")
     }
-    usual = TrainOptions().learning_rate
-    assert rates == {"binary": usual, "ternary": 0.1 * usual, "linear:2": 0.1 * usual}
-    # Quantization-aware training has Adam then, and so a rate of Adam.
-    assert CompressOptions(train=TrainOptions(optimizer="muon", learning_rate=1e-2)).qat_rate == 0.1 * usual
+    assert rates == {"binary": 0.003, "ternary": 0.0003, "linear:2": 0.0003}
     given = CompressOptions(recipe=make_recipe(scheme="binary"), qat_learning_rate=1e-4)
     assert given.qat_rate == 1e-4
 

@@ -76,7 +76,7 @@ def test_a_network_trained_by_it_is_exact_on_a_core(name: str, tmp_path: Path) -
         scheme=c.scheme,
         recipe=None if c.recipe is None else recipe,
         qat_epochs=6,
-        learning_rate=3e-2,
+        qat_learning_rate=3e-2 if c.scheme == "binary" else 3e-3,
         qat_ranges=c.ranges,  # type: ignore[arg-type]
         qat_weights=c.weights,  # type: ignore[arg-type]
         qat_rounding=c.rounding,  # type: ignore[arg-type]

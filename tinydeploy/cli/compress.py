@@ -159,7 +159,8 @@ def _layer_ratios(
 @click.option(
     "--learning-rate",
     type=float,
-    help="Relative to the size of each tensor (with sgd: as it is); by default 0.003, with muon 0.01.",
+    help="Relative to the size of each tensor (with sgd: as it is); by default 0.02, with muon 0.01,"
+    " with sgd 0.003.",
 )
 @click.option("--batch-size", type=click.IntRange(min=1), default=64, show_default=True)
 @click.option(
@@ -217,8 +218,7 @@ def _layer_ratios(
 @click.option(
     "--qat-learning-rate",
     type=click.FloatRange(min=0.0, min_open=True),
-    help="Of the quantization-aware training; by default a tenth of --learning-rate (of 0.003 with muon), and"
-    " all of it with binary layers.",
+    help="Of the quantization-aware training; by default 0.0003, with binary layers 0.003.",
 )
 @click.option(
     "--qat-ranges",

@@ -16,7 +16,6 @@ from tinydeploy.data import Samples
 from tinydeploy.errors import DeployError
 from tinydeploy.evaluation import evaluate
 from tinydeploy.finetune import TrainOptions
-from tinydeploy.finetune.options import LEARNING_RATES
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.show import form_text
 from tinydeploy.ir.verify import graph_macs
@@ -36,8 +35,11 @@ from tinydeploy.target_cost import Reached, TargetCost
 ACCURACY = "accuracy"
 """What a message about a missed accuracy starts with."""
 
-QAT_SHARE = 0.1
-"""Of the learning rate in quantization-aware training, where nobody says its own."""
+QAT_RATE = 3e-4
+"""The learning rate of quantization-aware training, where nobody says one."""
+
+BINARY_RATE = 3e-3
+"""The same for a recipe with signs, which take the network far from where float training left it."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +56,8 @@ class CompressOptions:
             where `distill` is set.
         qat_epochs: quantization-aware, after that; 0 quantizes after training.
         train: learning rate, batch size, seed, loss, augmentation; its epochs are ignored.
-        qat_learning_rate: of the quantization-aware training; None takes QAT_SHARE of that of `train`, of
-            Adam's own where that is Muon's, and all of it for a recipe with signs, which take the network
-            far from where float training left it.
+        qat_learning_rate: of the quantization-aware training; None takes QAT_RATE, or BINARY_RATE for a
+            recipe with signs.
         qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
         distill: let the float model teach (KL divergence), as it is after the warm-up.
         repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
@@ -83,8 +84,7 @@ class CompressOptions:
         """The learning rate of the quantization-aware training."""
         if self.qat_learning_rate is not None:
             return self.qat_learning_rate
-        rate = LEARNING_RATES["adam"] if self.train.optimizer == "muon" else self.train.learning_rate
-        return (1.0 if self.recipe.binary else QAT_SHARE) * rate
+        return BINARY_RATE if self.recipe.binary else QAT_RATE
 
 
 @dataclass(frozen=True)

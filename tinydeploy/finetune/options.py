@@ -12,7 +12,7 @@ from tinydeploy.ir.graph import Graph
 
 Precision = Literal["float32", "bfloat16"]
 Optimizer = Literal["adam", "muon", "sgd"]
-LEARNING_RATES: Mapping[Optimizer, float] = {"adam": 3e-3, "muon": 1e-2, "sgd": 3e-3}
+LEARNING_RATES: Mapping[Optimizer, float] = {"adam": 2e-2, "muon": 1e-2, "sgd": 3e-3}
 """Where nobody says one."""
 
 
@@ -49,7 +49,7 @@ class TrainOptions:
 
     epochs: int = 10
     batch_size: int = 32
-    learning_rate: float = 3e-3
+    learning_rate: float = LEARNING_RATES["adam"]
     schedule: Literal["cosine", "constant"] = "cosine"
     seed: int = 0
     loss: str = "auto"

@@ -13,7 +13,7 @@ from tinydeploy.quantize.methods.straight import StraightThrough
 from tinydeploy.quantize.schemes import Binary
 
 PACE = 10.0
-"""Times the learning rate. A tenth of the usual rate moves a weight by 3e-4 of its size a step, and most need
+"""Times the learning rate. The usual 0.0003 moves a weight by 3e-4 of its size a step, and most need
 thousands of steps to reach zero; what was measured is in docs/quantizers/binary.md."""
 
 ROOM = 2.0
