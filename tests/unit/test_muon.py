@@ -105,12 +105,14 @@ def test_a_length_counts_where_nothing_normalizes_it() -> None:
     assert len(matrices) == 3 and all(g["length"] is None for g in matrices)
 
 
-def test_it_learns_more_than_adam_at_the_same_rate_in_as_many_epochs() -> None:
+def test_at_the_better_of_the_same_rates_it_learns_more_than_adam_in_as_many_epochs() -> None:
     graph = network()
     x = samples(graph, 256)[0]
     y = run(network(seed=3), [x])[0].reshape(256, -1).argmax(axis=1)
-    losses = {}
-    for optimizer in ("adam", "muon"):
-        options = TrainOptions(epochs=8, learning_rate=0.02, optimizer=optimizer)  # type: ignore[arg-type]
-        losses[optimizer] = finetune(make_trainable(graph), x, y, options).epochs[-1].loss
-    assert losses["muon"] < losses["adam"]
+
+    def least(optimizer: Any) -> float:
+        # Each has a rate of its own at which it learns best.
+        given = [TrainOptions(epochs=8, learning_rate=r, optimizer=optimizer) for r in (0.01, 0.03, 0.1)]
+        return min(finetune(make_trainable(graph), x, y, o).epochs[-1].loss for o in given)
+
+    assert least("muon") < least("adam")
