@@ -17,7 +17,7 @@ from torch_networks import Inception, randomized  # noqa: E402
 from tinydeploy.engine import run  # noqa: E402
 from tinydeploy.errors import DeployError  # noqa: E402
 from tinydeploy.finetune import TrainOptions, TrainProgress, finetune, weight_gradients  # noqa: E402
-from tinydeploy.finetune.augment import flip_and_shift  # noqa: E402
+from tinydeploy.finetune.augment import flip, flip_and_shift  # noqa: E402
 from tinydeploy.frontends.torch import import_module  # noqa: E402
 from tinydeploy.ir.graph import Graph  # noqa: E402
 from tinydeploy.ir.types import constant  # noqa: E402
@@ -229,6 +229,15 @@ def test_quantization_aware_training_keeps_what_was_learned() -> None:
     assert integer.is_integer
     scores = trainable(torch.from_numpy(data[0]))[0].reshape(len(data[0]), -1)
     assert float((scores.argmax(1).numpy() == data[1]).mean()) > 0.8
+
+
+def test_each_image_is_flipped_or_left_alone() -> None:
+    x = torch.arange(64 * 4 * 6 * 3, dtype=torch.float32).reshape(64, 1, 4, 6, 3)
+    y = flip(x, torch.Generator().manual_seed(0))
+    same = (y == x).flatten(1).all(1)
+    mirrored = (y == torch.from_numpy(x.numpy()[:, :, :, ::-1].copy())).flatten(1).all(1)
+    assert (same ^ mirrored).all()
+    assert 16 < int(same.sum()) < 48
 
 
 def test_flipped_and_shifted_images_are_their_own_pixels() -> None:

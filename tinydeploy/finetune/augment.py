@@ -1,4 +1,4 @@
-"""Augmentations to name as hooks: `tinydeploy.finetune.augment:flip_and_shift`."""
+"""Augmentations to name as hooks: `tinydeploy.finetune.augment:flip`, the stronger `:flip_and_shift`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from torch import Generator, Tensor
+
+
+def flip(x: Tensor, generator: Generator) -> Tensor:
+    """Mirrors each image left to right with probability 1/2.
+
+    Args:
+        x: images (samples, 1, H, W, C).
+
+    Returns:
+        As many, of the same shape.
+    """
+    import torch  # noqa: PLC0415  # heavy, and an optional extra
+
+    mirrored = torch.randint(0, 2, (len(x), 1, 1, 1, 1), generator=generator).bool()
+    return torch.where(mirrored, x.flip(3), x)
 
 
 def flip_and_shift(x: Tensor, generator: Generator) -> Tensor:
