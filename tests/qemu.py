@@ -185,10 +185,10 @@ def run_qemu(
     (out / "qemu.ld").write_text(_SCRIPT)
     sources = [str(path.resolve()) for path in objects] or list(abi.sources)
     command = [_COMPILER, *_FLAGS, "-I", ".", str(out / "main.c"), *sources]
-    command += ["-nostartfiles", "-Wl,--gc-sections", "-ffunction-sections", "-fdata-sections"]
-    command += ["-T", str(out / "qemu.ld"), "-o", str(out / "qemu.elf")]
-    if objects:
-        command.insert(-2, str(objects[0].resolve().parent / "td_memory.o"))
+    # No C library: Debian installs the compiler without one.
+    command += ["-nostdlib", "-Wl,--gc-sections", "-ffunction-sections", "-fdata-sections"]
+    memory = [str(objects[0].resolve().parent / "td_memory.o")] if objects else []
+    command += ["-T", str(out / "qemu.ld"), *memory, "-lgcc", "-o", str(out / "qemu.elf")]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     options = ("-M", MACHINE, "-nographic", "-semihosting", "-icount", "shift=0", "-kernel", "qemu.elf")
