@@ -24,6 +24,7 @@ HALF = (
     *("--prune", "macs=50%", "--cost-aware", "--protect-residual", "--prune-divisor", "2"),
     *("--distill", "--distill-weight", "0.9", "--distill-features", "5"),
 )
+FLIP = ("--augment", "tinydeploy.finetune.augment:flip")
 AUGMENT = ("--augment", "tinydeploy.finetune.augment:flip_and_shift")
 
 
@@ -37,12 +38,14 @@ TRAINED = {
     "ic_6": epochs(6),
     "ic_24": epochs(24),
     "ic_24_half": (*epochs(24, 6), *HALF),
+    "ic_64_flip": (*epochs(64), *FLIP),
+    "ic_64_flip_half": (*epochs(64, 36), *HALF, *FLIP),
     "ic_64": (*epochs(64), *AUGMENT),
     "ic_64_half": (*epochs(64, 36), *HALF, *AUGMENT),
     "ic_100": (*epochs(100), *AUGMENT),
     "ic_100_half": (*epochs(100, 30), *HALF, *AUGMENT),
 }
-"""What follows RECIPE, by row: the training images as they are, and mirrored and moved."""
+"""What follows RECIPE, by row: the training images as they are, mirrored, and mirrored and moved."""
 
 
 def compress(name: str, out: Path, *arguments: str) -> dict[str, object]:
