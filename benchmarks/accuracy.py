@@ -3,7 +3,7 @@
     python benchmarks/accuracy.py MODELS DATA OUT [--train] [--row NAME]
 
 MODELS is the folder with the float .tflite files, DATA what `benchmarks/prepare.py` wrote. Without --train
-only the two quantizations run; with it the trainings too (7 to 65 minutes of one core each).
+only the two quantizations run; with it the trainings too (minutes to more than an hour of one core each).
 Each row is one `tinydeploy compress` as a user types it; its report stays in OUT.
 """
 
@@ -25,7 +25,7 @@ HALF = (
     *("--distill", "--distill-weight", "0.9", "--distill-features", "5"),
 )
 FLIP = ("--augment", "tinydeploy.finetune.augment:flip")
-AUGMENT = ("--augment", "tinydeploy.finetune.augment:flip_and_shift")
+FLIP_AND_SHIFT = ("--augment", "tinydeploy.finetune.augment:flip_and_shift")
 
 
 def epochs(count: int, warmup: int = 0) -> tuple[str, ...]:
@@ -40,10 +40,10 @@ TRAINED = {
     "ic_24_half": (*epochs(24, 6), *HALF),
     "ic_64_flip": (*epochs(64), *FLIP),
     "ic_64_flip_half": (*epochs(64, 36), *HALF, *FLIP),
-    "ic_64": (*epochs(64), *AUGMENT),
-    "ic_64_half": (*epochs(64, 36), *HALF, *AUGMENT),
-    "ic_100": (*epochs(100), *AUGMENT),
-    "ic_100_half": (*epochs(100, 30), *HALF, *AUGMENT),
+    "ic_64": (*epochs(64), *FLIP_AND_SHIFT),
+    "ic_64_half": (*epochs(64, 36), *HALF, *FLIP_AND_SHIFT),
+    "ic_100": (*epochs(100), *FLIP_AND_SHIFT),
+    "ic_100_half": (*epochs(100, 30), *HALF, *FLIP_AND_SHIFT),
 }
 """What follows RECIPE, by row: the training images as they are, mirrored, and mirrored and moved."""
 
