@@ -15,7 +15,7 @@ PACKAGE = Path(tinydeploy.__file__).parent
 
 # A module may import from its own group and from the groups above it in this list.
 GROUPS: tuple[frozenset[str], ...] = (
-    frozenset({"__init__", "errors", "hooks", "numerics", "targets", "timing", "toml_file"}),
+    frozenset({"__init__", "errors", "hooks", "numerics", "parallel", "targets", "timing", "toml_file"}),
     frozenset({"ir"}),
     frozenset({"ops"}),
     frozenset({"frontends", "passes", "engine", "data", "trainable"}),

@@ -10,6 +10,7 @@ from tinydeploy.engine import run_all
 from tinydeploy.errors import DeployError
 from tinydeploy.ir.graph import Graph
 from tinydeploy.ir.types import Array
+from tinydeploy.parallel import in_order
 from tinydeploy.quantize.observers import Calibrator, make_calibrator
 from tinydeploy.quantize.scales import MAX_MAGNITUDE, Range
 
@@ -55,11 +56,13 @@ def run_groups(graph: Graph, inputs: Sequence[Array], size: int) -> Iterator[dic
     Raises:
         DeployError: the inputs have other shapes or types than the graph declares.
     """
-    for start in range(0, _samples(graph, inputs), size):
+
+    def group(start: int) -> dict[str, Array]:
         # What overflows is found by the caller in the result, by name.
         with np.errstate(over="ignore", invalid="ignore"):
-            arrays = run_all(graph, [x[start : start + size] for x in inputs])
-        yield arrays
+            return run_all(graph, [x[start : start + size] for x in inputs])
+
+    return in_order(group, range(0, _samples(graph, inputs), size))
 
 
 def _samples(graph: Graph, inputs: Sequence[Array]) -> int:
