@@ -17,6 +17,8 @@ from test_prune import depthwise_separable
 from tinydeploy import api
 from tinydeploy.compression import CompressOptions
 from tinydeploy.errors import DeployError
+from tinydeploy.finetune import TrainOptions
+from tinydeploy.ir.graph import Graph
 from tinydeploy.quantize.recipe_file import make_recipe
 
 pytest.importorskip("torch", reason="PyTorch (the extra train) is not installed")
@@ -105,7 +107,13 @@ def compressed(**given: Any) -> api.Compression:
 
 
 def differ(a: api.Compression, b: api.Compression) -> bool:
-    pairs = zip(a.graph.constants(), b.graph.constants(), strict=True)
+    return graphs_differ(a.graph, b.graph)
+
+
+def graphs_differ(a: Graph | None, b: Graph | None) -> bool:
+    assert a is not None
+    assert b is not None
+    pairs = zip(a.constants(), b.constants(), strict=True)
     return any(x.array.tobytes() != y.array.tobytes() or x.quantization != y.quantization for x, y in pairs)
 
 
@@ -146,6 +154,32 @@ def test_the_weight_and_temperature_of_the_teacher_count() -> None:
     assert differ(usual, compressed(**given, distill_temperature=1.0))
     # A teacher without a say is none.
     assert not differ(compressed(**given, distill_weight=0.0), compressed(prune="0.25", finetune_epochs=1))
+
+
+def test_who_teaches_quantization_aware_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    from tinydeploy import finetune
+
+    teachers: list[Graph | None] = []
+
+    def listening(module: Any, x: Any, y: Any, options: TrainOptions, *rest: Any) -> None:
+        teachers.append(options.distill_from)
+        train(module, x, y, options, *rest)
+
+    train = finetune.finetune
+    monkeypatch.setattr(finetune, "finetune", listening)
+    given = api.load_model(MODEL).graph
+    # Without pruning the trained network does: the one that was given knows less than its student.
+    compressed(finetune_epochs=1, qat_epochs=1, distill=True)
+    training, aware = teachers
+    assert not graphs_differ(training, given)
+    assert graphs_differ(aware, given)
+    # With pruning it is the network before it, which has learned for --warmup-epochs.
+    teachers.clear()
+    compressed(prune="0.25", finetune_epochs=2, warmup_epochs=1, qat_epochs=1, distill=True)
+    before, after, aware = teachers
+    assert before is None
+    assert aware is after
+    assert graphs_differ(after, given)
 
 
 def test_features_are_compared_with_a_teacher_and_in_residual_blocks_only() -> None:

@@ -59,7 +59,8 @@ class CompressOptions:
         qat_learning_rate: of the quantization-aware training; None takes QAT_RATE, or BINARY_RATE for a
             recipe with signs.
         qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
-        distill: let the float model teach (KL divergence), as it is after the warm-up.
+        distill: let the float model teach (KL divergence), as it is after the warm-up; without pruning,
+            the trained one teaches the quantization-aware training.
         repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
     """
@@ -283,7 +284,7 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
             (calibration, options.calibration),
             options.qat or options.recipe.training,
             options.qat_rate,
-            dense,
+            dense if pruning else trained,
             options.recipe,
         )
     stages.append(_stage(options.recipe.label, result, given))
