@@ -112,6 +112,8 @@ def compress(
         DeployError: the model is quantized already, the data does not fit, a goal cannot be reached.
         MissingExtraError: training is asked for without the extra `train`.
     """
+    if distill and not (prune or prune_layers or qat_epochs):
+        raise DeployError("there is nothing to teach", where="--distill", hint="add --prune or --qat-epochs")
     if distill_features:
         _check_features(model, distill, protect_residual or not (prune or prune_layers))
     where = load_target(target)

@@ -183,7 +183,12 @@ def _layer_ratios(
     show_default=True,
     help="Of the products in training.",
 )
-@click.option("--distill", is_flag=True, help="Let the float model teach, as it is after --warmup-epochs.")
+@click.option(
+    "--distill",
+    is_flag=True,
+    help="Let the float model teach the pruned one, as it is after --warmup-epochs; without --prune, as it is"
+    " after training, the quantized one.",
+)
 @click.option(
     "--distill-weight",
     type=click.FloatRange(0.0, 1.0),

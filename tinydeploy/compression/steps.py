@@ -59,8 +59,8 @@ class CompressOptions:
         qat_learning_rate: of the quantization-aware training; None takes QAT_RATE, or BINARY_RATE for a
             recipe with signs.
         qat: how the quantization-aware training learns scales and ranges; None takes what the recipe says.
-        distill: let the float model teach (KL divergence), as it is after the warm-up; without pruning,
-            the trained one teaches the quantization-aware training.
+        distill: let the float model, as it is after the warm-up, teach what pruning leaves of it; without
+            pruning, as it is after training, the quantized one (KL divergence).
         repair: names of `repair.steps.REPAIRS`, in their order; after post-training quantization only.
         max_accuracy_drop: largest loss from the float model to the int8 one, as a fraction; None allows any.
     """
@@ -250,7 +250,8 @@ def compress(given: Inputs, options: CompressOptions, *, progress: Progress = si
     given = replace(given, graph=graph)
     dense = trainer.finetune(graph, options.warmup_epochs) if pruning else graph
     pruned = _prune(given, options, trainer, dense)
-    trained = trainer.finetune(pruned.graph, epochs, teacher=dense, checkpoint="")
+    # A network learns nothing from what it was before it learned.
+    trained = trainer.finetune(pruned.graph, epochs, teacher=dense if pruning else None, checkpoint="")
     if trained is not graph:
         stages.append(_stage("pruned" if pruned.widths else "trained", trained, given))
     calibration = [x[: options.calibration_samples] for x in given.training.inputs]
