@@ -112,10 +112,15 @@ def compress(
         DeployError: the model is quantized already, the data does not fit, a goal cannot be reached.
         MissingExtraError: training is asked for without the extra `train`.
     """
-    if distill and not (prune or prune_layers or qat_epochs):
-        raise DeployError("there is nothing to teach", where="--distill", hint="add --prune or --qat-epochs")
+    pruning = bool(prune or prune_layers)
+    if distill and not (qat_epochs or (pruning and finetune_epochs)):
+        raise DeployError(
+            "there is nothing to teach",
+            where="--distill",
+            hint="add --qat-epochs, or --prune with --finetune-epochs",
+        )
     if distill_features:
-        _check_features(model, distill, protect_residual or not (prune or prune_layers))
+        _check_features(model, distill, protect_residual or not pruning)
     where = load_target(target)
     goal = parse_goal(prune)
     auto, budget = bits_option(bits, max_accuracy_drop, bits_budget)

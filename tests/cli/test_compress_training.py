@@ -196,9 +196,10 @@ def test_features_are_compared_with_a_teacher_and_in_residual_blocks_only() -> N
         api.compress(chain, SAMPLES, qat_epochs=1, distill=True, distill_features=1.0)
 
 
-def test_a_teacher_without_a_pupil_is_refused() -> None:
+@pytest.mark.parametrize("given", [{"finetune_epochs": 1}, {"prune": "0.25"}], ids=["whole", "not trained"])
+def test_a_teacher_without_a_pupil_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(DeployError, match=r"--distill: there is nothing to teach\n.*--qat-epochs"):
-        compressed(finetune_epochs=1, distill=True)
+        compressed(**given, distill=True)
 
 
 def test_progress_tells_epoch_loss_and_accuracy_step_by_step() -> None:
